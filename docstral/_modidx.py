@@ -215,6 +215,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'docstral/providers/extractive.py'),
                                                'docstral.providers.extractive._marked': ( 'providers_extractive.html#_marked',
                                                                                           'docstral/providers/extractive.py'),
+                                               'docstral.providers.extractive._says_something': ( 'providers_extractive.html#_says_something',
+                                                                                                  'docstral/providers/extractive.py'),
                                                'docstral.providers.extractive.choose': ( 'providers_extractive.html#choose',
                                                                                          'docstral/providers/extractive.py'),
                                                'docstral.providers.extractive.compose': ( 'providers_extractive.html#compose',

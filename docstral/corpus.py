@@ -7,7 +7,7 @@ __all__ = ['SUFFIXES', 'SKIPPED_FOLDERS', 'LARGEST_PAGE', 'LONGEST_CHUNK', 'LONG
            'find_files', 'read_text', 'split_front_matter', 'Page', 'known_sites', 'site_address', 'read_page',
            'read_folders', 'Chunk', 'blocks', 'pack', 'split_page', 'slug']
 
-# %% ../nbs/04_corpus.ipynb #dab4fc64
+# %% ../nbs/04_corpus.ipynb #3f22527b
 import functools
 import hashlib
 import os
@@ -20,14 +20,14 @@ from typing import Any
 from .mdx import FRONT_MATTER, clean_markdown, clean_mdx
 from .types import CorpusError
 
-# %% ../nbs/04_corpus.ipynb #3d82befc
+# %% ../nbs/04_corpus.ipynb #53d042dc
 def shipped_corpus() -> Path:
     "The folder of the pages that come with DocStral."
     package = Path(__file__).parent if "__file__" in globals() else Path.cwd().parent / "docstral"
     installed = package / "shipped_corpus"
     return installed if installed.is_dir() else package.parent / "corpus"
 
-# %% ../nbs/04_corpus.ipynb #0d938817
+# %% ../nbs/04_corpus.ipynb #84d63d39
 SUFFIXES = (".md", ".mdx", ".markdown")
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 LARGEST_PAGE = 5_000_000  # bytes: past this a file is data rather than a page
@@ -62,7 +62,7 @@ def read_text(path: Path, folder: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 (byte {error.start})") from error
 
-# %% ../nbs/04_corpus.ipynb #b5344c6e
+# %% ../nbs/04_corpus.ipynb #989546ae
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     "The front matter and the text below it. Raises `ValueError` where it is no YAML mapping."
     import yaml
@@ -81,7 +81,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         raise ValueError("its front matter is not a list of names and values")
     return matter or {}, text[found.end() :]
 
-# %% ../nbs/04_corpus.ipynb #a1d7d560
+# %% ../nbs/04_corpus.ipynb #75a93cd0
 @dataclass(frozen=True, slots=True)
 class Page:
     "One page, cleaned: its text is Markdown whatever it was written in."
@@ -92,14 +92,15 @@ class Page:
     url: str = ""
     licence: str = ""
     language: str = "en"
+    anchors: bool = True  # whether its headings can be linked to at `url`
 
     @property
     def digest(self) -> str:
         "SHA-256 of everything that chunks are made from, so that an unchanged page is recognised."
-        parts = (self.path, self.title, self.url, self.licence, self.language, self.text)
+        parts = (self.path, self.title, self.url, self.licence, self.language, str(self.anchors), self.text)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-# %% ../nbs/04_corpus.ipynb #9d996ac6
+# %% ../nbs/04_corpus.ipynb #021c50d6
 @functools.cache
 def known_sites() -> list[tuple[str, str, str]]:
     "Folder within a known repository, address of the site made from it, licence."
@@ -126,7 +127,7 @@ def site_address(path: Path) -> tuple[str, str]:
             return (site + ("" if route == PurePosixPath(".") else route.as_posix())).rstrip("/"), licence
     return "", ""
 
-# %% ../nbs/04_corpus.ipynb #df7add73
+# %% ../nbs/04_corpus.ipynb #d639cdc8
 def read_page(path: Path, folder: Path, read: Callable[[PurePosixPath], str | None]) -> Page:
     "One file as a page. Raises `ValueError` with the reason where it cannot be one."
     place = PurePosixPath(path.relative_to(folder).as_posix())
@@ -140,12 +141,13 @@ def read_page(path: Path, folder: Path, read: Callable[[PurePosixPath], str | No
         path=str(place),
         title=str(matter.get("title") or (heading[1] if heading else place.stem.replace("-", " "))).strip(),
         text=text,
-        url=str(matter.get("source") or matter.get("url") or address),
+        url=str(matter.get("url") or matter.get("source") or address),
         licence=str(matter.get("licence") or matter.get("license") or licence),
         language=str(matter.get("language") or ("fr" if "fr" in path.parts else "en")),
+        anchors="source" not in matter,
     )
 
-# %% ../nbs/04_corpus.ipynb #39d9ac27
+# %% ../nbs/04_corpus.ipynb #b1735887
 def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
     "All pages of some folders, and what was left out. Raises `CorpusError` where there is no page at all."
     folders = list(folders)
@@ -168,7 +170,7 @@ def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
         raise CorpusError(f"There is no page that can be read in {named}.{reasons}")
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #65cc7b86
+# %% ../nbs/04_corpus.ipynb #da7ffef3
 def _read_folder(folder: Path, prefix: str) -> tuple[list[Page], list[Problem]]:
     "The pages of one folder; their paths begin with `prefix` where several folders are read."
     pages, problems = [], []
@@ -184,21 +186,12 @@ def _read_folder(folder: Path, prefix: str) -> tuple[list[Page], list[Problem]]:
             continue
         try:
             page = read_page(path, folder, read_partial)
-            pages.append(
-                Page(
-                    f"{prefix}/{page.path}" if prefix else page.path,
-                    page.title,
-                    page.text,
-                    page.url,
-                    page.licence,
-                    page.language,
-                )
-            )
+            pages.append(replace(page, path=f"{prefix}/{page.path}") if prefix else page)
         except (OSError, ValueError) as error:
             problems.append(Problem(path.relative_to(folder).as_posix(), getattr(error, "strerror", "") or str(error)))
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #e1910e0c
+# %% ../nbs/04_corpus.ipynb #65c4b619
 LONGEST_CHUNK = 2_000  # characters, about 500 tokens
 LONGEST_BLOCK = 6_000  # characters: a table or listing past this is cut between lines
 
@@ -220,7 +213,7 @@ class Chunk:
         "What is embedded and searched: the headings lead, since they say what the text is about."
         return f"{self.title} > {self.section}\n{self.text}" if self.section else f"{self.title}\n{self.text}"
 
-# %% ../nbs/04_corpus.ipynb #3ea68598
+# %% ../nbs/04_corpus.ipynb #156122ca
 FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -250,7 +243,7 @@ def pack(parts: Iterable[str], longest: int, between: str = "\n\n") -> Iterator[
     if text:
         yield text
 
-# %% ../nbs/04_corpus.ipynb #b0eb3465
+# %% ../nbs/04_corpus.ipynb #296e96ff
 def split_page(page: Page) -> list[Chunk]:
     "The chunks of a page, in its order."
     parser, node = _parser()
@@ -262,7 +255,7 @@ def split_page(page: Page) -> list[Chunk]:
         if headings and headings[0][0] == page.title:
             headings = headings[1:]
         section = " > ".join(words for words, _ in headings)
-        anchor = next((anchor for _, anchor in reversed(headings) if anchor), "")
+        anchor = next((anchor for _, anchor in reversed(headings) if anchor and page.anchors), "")
         for text in pack(blocks(body), LONGEST_CHUNK):
             chunk = Chunk(f"{page.path}::{len(chunks)}", page.path, page.title, section, anchor, text)
             digest = hashlib.sha256(chunk.search_text.encode()).hexdigest()
@@ -278,7 +271,7 @@ def _parser() -> tuple[Any, Any]:
 
     return MarkdownNodeParser(include_prev_next_rel=False, header_path_separator="\x1f"), TextNode
 
-# %% ../nbs/04_corpus.ipynb #7e017fa1
+# %% ../nbs/04_corpus.ipynb #3833cef9
 def _split_heading(text: str) -> tuple[str, str]:
     "The heading that opens a section, if there is one, and the text below it."
     first, _, rest = text.partition("\n")

@@ -6,7 +6,7 @@
 __all__ = ['MOST_QUOTES', 'LONGEST_TEXT', 'LONGEST_CODE', 'WORTH', 'WORDS', 'BULLET', 'Quote', 'rate', 'choose', 'quoted',
            'compose', 'ExtractiveProvider']
 
-# %% ../../nbs/15_providers_extractive.ipynb #0268f39b
+# %% ../../nbs/15_providers_extractive.ipynb #602f13fb
 import asyncio
 import math
 import re
@@ -20,12 +20,13 @@ from ..settings import Settings
 from ..terms import Piece, pieces, terms
 from ..types import Passage
 
-# %% ../../nbs/15_providers_extractive.ipynb #9612af12
+# %% ../../nbs/15_providers_extractive.ipynb #da648eb7
 @dataclass(frozen=True, slots=True)
 class Quote:
     "A piece of a passage, worth a score for the question."
 
     number: int  # of the passage, from 1
+    label: str  # title and section of the passage
     piece: Piece
     text: str
     score: float
@@ -49,33 +50,35 @@ def rate(question: str, passages: Sequence[Passage], language: str = "en") -> li
         above = (set(terms(passage.label, passage.language)) & wanted) - own
         share = (sum(weight[word] for word in own) + sum(weight[word] for word in above) / 2) / whole
         opening = 0.05 if piece.start == 0 else 0.0  # sections open with what they are about
-        quotes.append(Quote(number, piece, text, (share + opening) * (0.5 + 0.5 * passage.score / best)))
+        leads_in = 0.5 if text.rstrip("*_ ").endswith(":") else 1.0  # "It includes:" says nothing alone
+        score = (share + opening) * leads_in * (0.5 + 0.5 * passage.score / best)
+        quotes.append(Quote(number, passage.label, piece, text, score))
     return quotes
 
-# %% ../../nbs/15_providers_extractive.ipynb #c74a9468
-MOST_QUOTES = 5
+# %% ../../nbs/15_providers_extractive.ipynb #505a6036
+MOST_QUOTES = 4
 LONGEST_TEXT = 400  # characters of a sentence, item or row
 LONGEST_CODE = 1_400
-WORTH = 0.45  # share of the best quote's score below which a quote is left out
+WORTH = 0.5  # share of the best quote's score below which a quote is left out
 
 
 def choose(quotes: Sequence[Quote]) -> list[Quote]:
     "The quotes of an answer, in the order of their passages."
-    chosen: list[Quote] = []
-    least = WORTH * max((quote.score for quote in quotes), default=0.0)
-    for quote in sorted(quotes, key=lambda quote: -quote.score):
-        code = quote.piece.kind == "code"
-        if len(chosen) == MOST_QUOTES or quote.score < least or quote.score <= 0:
-            break
-        if len(quote.text) > (LONGEST_CODE if code else LONGEST_TEXT):
-            continue
-        if any(quote.text == other.text or (code and other.piece.kind == "code") for other in chosen):
-            continue
-        if len(re.findall(r"\w+", quote.text)) >= 4:
-            chosen.append(quote)
+    best = sorted(quotes, key=lambda quote: -quote.score)
+    texts = [quote for quote in best if quote.piece.kind != "code" and _says_something(quote)]
+    least = WORTH * max((quote.score for quote in texts), default=0.0)
+    chosen = list({quote.text: quote for quote in texts if quote.score >= max(least, 1e-9)}.values())[:MOST_QUOTES]
+    sections = {quote.label for quote in chosen}
+    code = [quote for quote in best if quote.piece.kind == "code" and len(quote.text) <= LONGEST_CODE]
+    chosen += [quote for quote in code if quote.label in sections or not sections][:1]
     return sorted(chosen, key=lambda quote: (quote.number, quote.piece.start))
 
-# %% ../../nbs/15_providers_extractive.ipynb #8879754b
+
+def _says_something(quote: Quote) -> bool:
+    "Neither a fragment nor a wall of text."
+    return len(quote.text) <= LONGEST_TEXT and len(re.findall(r"\w+", quote.text)) >= 4
+
+# %% ../../nbs/15_providers_extractive.ipynb #dbdb6af1
 WORDS = {
     "en": "*No language model is configured, so these are the closest passages of the documentation, quoted.*",
     "fr": "*Aucun modèle de langue n'est configuré : voici les passages les plus proches de la documentation.*",
@@ -109,7 +112,7 @@ def _head(text: str, row: Piece) -> str:
     lines = table[0].splitlines() if table else []
     return "\n".join(lines[:2]) + "\n" if len(lines) >= 2 else ""
 
-# %% ../../nbs/15_providers_extractive.ipynb #da926036
+# %% ../../nbs/15_providers_extractive.ipynb #b666c9d5
 def compose(question: str, passages: Sequence[Passage], language: str = "en") -> str:
     "The whole answer as Markdown."
     chosen = choose(rate(question, passages, language))
