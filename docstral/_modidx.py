@@ -285,6 +285,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.serve.ready_line': ('serve.html#ready_line', 'docstral/serve.py'),
                                 'docstral.serve.serve': ('serve.html#serve', 'docstral/serve.py')},
             'docstral.settings': { 'docstral.settings.Settings': ('settings.html#settings', 'docstral/settings.py'),
+                                   'docstral.settings.Settings.__post_init__': ( 'settings.html#settings.__post_init__',
+                                                                                 'docstral/settings.py'),
                                    'docstral.settings.Settings.but': ('settings.html#settings.but', 'docstral/settings.py'),
                                    'docstral.settings.Settings.load': ('settings.html#settings.load', 'docstral/settings.py'),
                                    'docstral.settings._from_environment': ('settings.html#_from_environment', 'docstral/settings.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'Answer', 'as_error', 'Background', 'DocStral', 'default', 'ask', 'ask_async', 'search']
 
-# %% ../nbs/28_library.ipynb #4d3c7243
+# %% ../nbs/28_library.ipynb #117ef1c8
 import asyncio
 import atexit
 import functools
@@ -33,7 +33,7 @@ from docstral.types import (
     Sources,
 )
 
-# %% ../nbs/28_library.ipynb #1bbc809d
+# %% ../nbs/28_library.ipynb #dd45c2e1
 @dataclass(frozen=True, slots=True)
 class Answer:
     "A finished answer."
@@ -61,7 +61,7 @@ class Answer:
         sources = "\n".join(f"{number}. [{source.label}]({source.url})" for number, source in self.cited)
         return "\n\n".join(part for part in (self.text, sources, f"*{self.receipt.line()}*") if part)
 
-# %% ../nbs/28_library.ipynb #2160cb92
+# %% ../nbs/28_library.ipynb #f51d268c
 def as_error(failed: Failed) -> DocStralError:
     "The error that an `error` event tells of, as the class that has its code."
     kinds = [DocStralError]
@@ -70,7 +70,7 @@ def as_error(failed: Failed) -> DocStralError:
     kind = next((kind for kind in kinds if kind.code == failed.code), DocStralError)
     return kind(failed.message, failed.action, failed.retry_after)
 
-# %% ../nbs/28_library.ipynb #18f4f6c8
+# %% ../nbs/28_library.ipynb #c1c3fe66
 Result = TypeVar("Result")
 
 
@@ -137,12 +137,12 @@ class Background:
         self._thread.join()
         self.loop.close()
 
-# %% ../nbs/28_library.ipynb #00d334ea
+# %% ../nbs/28_library.ipynb #218f8942
 class DocStral:
     "Ask Mistral's documentation, or your own. Opens the database and the index; close it, or use it in a `with`."
 
     def __init__(self, settings: Settings | None = None, user: str = "local", **changes: Any):
-        self.settings = (settings or Settings.load()).but(**changes) if changes else settings or Settings.load()
+        self.settings = settings.but(**changes) if settings else Settings.load(**changes)
         self.user = user
         self.store = Store(self.settings.data_dir / "docstral.duckdb")
         self._service = ChatService(self.settings, self.store)
@@ -220,7 +220,7 @@ class DocStral:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/28_library.ipynb #54ca7ea1
+# %% ../nbs/28_library.ipynb #495371a6
 @functools.cache
 def default() -> DocStral:
     "The DocStral of the machine's settings, opened once for this process."

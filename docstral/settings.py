@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_value', 'setting', 'default_data_dir', 'Settings', 'settings_file']
 
-# %% ../nbs/01_settings.ipynb #cab3d76c
+# %% ../nbs/01_settings.ipynb #86c1743f
 import configparser
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from .types import SettingsError
 
-# %% ../nbs/01_settings.ipynb #0f9b768d
+# %% ../nbs/01_settings.ipynb #07bc24f4
 def read_value(
     name: str,  # the setting, as the reader wrote it: used in messages
     text: str,
@@ -41,7 +41,7 @@ def read_value(
 
 _WANTED = {int: "a whole number", float: "a number"}
 
-# %% ../nbs/01_settings.ipynb #1fbea958
+# %% ../nbs/01_settings.ipynb #7eb77f4f
 def setting(default: Any, explanation: str, *choices: str, secret: bool = False) -> Any:
     "A field of `Settings` that can explain itself."
     metadata = {"explanation": explanation, "choices": choices, "secret": secret}
@@ -56,7 +56,7 @@ def default_data_dir() -> Path:
 
     return Path(platformdirs.user_data_dir("docstral", appauthor=False))
 
-# %% ../nbs/01_settings.ipynb #9805bc4f
+# %% ../nbs/01_settings.ipynb #ace95fd9
 @dataclass(frozen=True)
 class Settings:
     "Every runtime setting. `Settings()` holds the defaults, `Settings.load()` what the machine says."
@@ -81,6 +81,12 @@ class Settings:
     stall_timeout: float = setting(20.0, "Seconds of silence within an answer")
     mistral_api_key: str = setting("", "Mistral API key: from the environment only", secret=True)
 
+    def __post_init__(self) -> None:
+        "Take texts for paths, and one folder for a list of one."
+        docs = (self.docs,) if isinstance(self.docs, str | Path) else self.docs
+        object.__setattr__(self, "docs", tuple(Path(folder).expanduser() for folder in docs))
+        object.__setattr__(self, "data_dir", Path(self.data_dir).expanduser())
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:
         "Settings from the environment over settings.ini over the defaults; `overrides` that are not None win."
@@ -95,7 +101,7 @@ class Settings:
         "A copy with some settings changed."
         return replace(self, **changes)
 
-# %% ../nbs/01_settings.ipynb #e9db84fa
+# %% ../nbs/01_settings.ipynb #c53abd40
 def _from_environment(kind: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
     "The settings that environment variables give. An empty variable counts as not set."
     found = {}
@@ -133,7 +139,7 @@ def _read_line(kind: type[Settings], path: Path, name: str, text: str) -> Any:
         raise SettingsError(f"{path} holds {name}, which is no setting. There are: {', '.join(public)}.")
     return read_value(f"{name} in {path}", text, public[name].type, public[name].metadata["choices"])
 
-# %% ../nbs/01_settings.ipynb #a78ba441
+# %% ../nbs/01_settings.ipynb #73d6129b
 def settings_file() -> str:
     "The text of a settings.ini that names every setting with its default and explanation, all commented out."
     lines = [
