@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'search_text', 'ChatService']
 
-# %% ../nbs/19_chat.ipynb #2f65a391
+# %% ../nbs/19_chat.ipynb #50cf0f76
 import asyncio
 import logging
 import time
@@ -21,7 +21,8 @@ from .collection import Progress
 from .prompt import NOT_IN_DOCS, build_messages, fit
 from .providers.base import Finished, Provider, Request, Text, Usage, choose_provider, make_provider
 from .receipt import Meter
-from .search import Search, language_of, open_search
+from .ranking import language_of
+from .search import Search, open_search
 from .settings import Settings
 from .store import MessageRecord, Store, Turn, list_messages, save_turn
 from .terms import terms
@@ -44,7 +45,7 @@ from docstral.types import (
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/19_chat.ipynb #704c7bc2
+# %% ../nbs/19_chat.ipynb #e13e2349
 LONGEST_QUESTION = 4_000  # characters
 
 
@@ -78,7 +79,7 @@ class Question:
             if value is not None and not least <= value <= most:
                 raise QuestionError(f"{name} is {value}; it can be {least} to {most}.")
 
-# %% ../nbs/19_chat.ipynb #cd677061
+# %% ../nbs/19_chat.ipynb #16936c1e
 @dataclass
 class Draft:
     "The state of one answer."
@@ -130,7 +131,7 @@ class Draft:
             self.asked,
         )
 
-# %% ../nbs/19_chat.ipynb #fa48fc2b
+# %% ../nbs/19_chat.ipynb #9610ee45
 def as_history(messages: list[MessageRecord]) -> list[Message]:
     "Questions and answers in turn, as a model reads them; turns without an answer are left out."
     history: list[Message] = []
@@ -147,7 +148,7 @@ def search_text(question: str, history: list[Message]) -> str:
         return f"{history[-2]['content']}\n{question}"
     return question
 
-# %% ../nbs/19_chat.ipynb #bb8f8f7c
+# %% ../nbs/19_chat.ipynb #c7625230
 class ChatService:
     "Answers questions. One instance serves all users; `ask` may run many times at once."
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Progress', 'Collection', 'find_collection', 'collection_id', 'folders_to_use', 'files_signature',
-           'chunks_fingerprint', 'embed_missing', 'read_vectors', 'write_collection', 'StoredPage', 'read_pages',
-           'read_chunks', 'Report', 'prepare', 'open_index']
+           'chunks_fingerprint', 'embed_chunks', 'write_collection', 'StoredPage', 'read_pages', 'read_chunks',
+           'Report', 'prepare', 'open_index']
 
-# %% ../nbs/09_collection.ipynb #42081ab2
+# %% ../nbs/09_collection.ipynb #66fce2dd
 import hashlib
 import shutil
 import time
@@ -17,17 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from .corpus import Chunk, Page, Problem, find_files, read_folders, shipped_corpus, split_page
-from .embed import Embedder, Vectors
-from .index import Index, make_index, read_index, write_index
+from .installed import installed_pages
+from .cache import EmbeddingCache
+from .index import FORMAT, Index, make_index, read_index, write_index
 from .settings import Settings
 from .store import Store
 from .types import CorpusError, SearchIndexError
 
-# %% ../nbs/09_collection.ipynb #a4cd0ca7
+# %% ../nbs/09_collection.ipynb #436d8a9e
 @dataclass(frozen=True, slots=True)
 class Collection:
     "A set of folders that was indexed."
@@ -59,10 +59,10 @@ def folders_to_use(store: Store, settings: Settings) -> tuple[Path, ...]:
     chosen = store.read("SELECT folders FROM collections WHERE chosen IS NOT NULL ORDER BY chosen DESC LIMIT 1")
     return tuple(Path(folder) for folder in orjson.loads(chosen[0][0])) if chosen else (shipped_corpus(),)
 
-# %% ../nbs/09_collection.ipynb #7d2c5c17
-def files_signature(folders: Sequence[Path]) -> str:
-    "A hash of every file's path, size and time of change: equal means that there is nothing to read."
-    seen = hashlib.sha256()
+# %% ../nbs/09_collection.ipynb #bd92cec8
+def files_signature(folders: Sequence[Path], beside: Sequence[Page] = ()) -> str:
+    "A hash of every file's path, size and time of change, and of pages beside them: equal means nothing to read."
+    seen = hashlib.sha256("".join(page.digest for page in beside).encode())
     for folder in folders:
         for path in find_files(folder):
             try:
@@ -75,43 +75,21 @@ def files_signature(folders: Sequence[Path]) -> str:
 
 def chunks_fingerprint(embedder: str, chunks: Sequence[Chunk]) -> str:
     "A hash that ties index files to the chunks and the embedder that they were made from."
-    seen = hashlib.sha256(f"docstral-index-1\0{embedder}".encode())
+    seen = hashlib.sha256(f"{FORMAT}\0{embedder}".encode())
     for chunk in chunks:
         seen.update(f"{chunk.id}\0{chunk.digest}\n".encode())
     return seen.hexdigest()
 
-# %% ../nbs/09_collection.ipynb #1ca87d34
+# %% ../nbs/09_collection.ipynb #c2f3a164
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
-def embed_missing(store: Store, embedder: Embedder, chunks: Sequence[Chunk], progress: Progress) -> int:
-    "Compute and store the vectors that the store does not have; returns how many."
-    known = {digest for (digest,) in store.read("SELECT digest FROM embeddings WHERE embedder = ?", [embedder.name])}
-    missing = list({chunk.digest: chunk for chunk in chunks if chunk.digest not in known}.values())
-    for first in range(0, len(missing), 256):
-        progress("embedding", first, len(missing))
-        batch = missing[first : first + 256]
-        vectors = embedder.embed([chunk.search_text for chunk in batch])
-        rows = [embedder.name, [chunk.digest for chunk in batch], [vector.tobytes() for vector in vectors]]
-        store.write(
-            lambda connection, rows=rows: connection.execute(  # type: ignore[misc]
-                "INSERT INTO embeddings SELECT ?, unnest(?), unnest(?)", rows
-            )
-        ).result()
-    progress("embedding", len(missing), len(missing))
-    return len(missing)
+def embed_chunks(cache: EmbeddingCache, chunks: Sequence[Chunk], progress: Progress) -> int:
+    "Embed the chunks whose text is not known yet; returns how many."
+    texts = {chunk.digest: chunk.search_text for chunk in chunks}
+    return cache.fill(texts, lambda done, total: progress("embedding", done, total))
 
-
-def read_vectors(store: Store, collection: str, embedder: Embedder) -> Vectors:
-    "The vectors of a collection's chunks, in their order: shape (chunks, dimensions)."
-    rows = store.read(
-        "SELECT vector FROM chunks JOIN embeddings USING (digest) WHERE collection = ? AND embedder = ? ORDER BY number",
-        [collection, embedder.name],
-    )
-    data = np.frombuffer(b"".join(vector for (vector,) in rows), dtype=np.float32)
-    return data.reshape(-1, embedder.dimension)
-
-# %% ../nbs/09_collection.ipynb #818851ef
+# %% ../nbs/09_collection.ipynb #d6bee39e
 def write_collection(
     store: Store, collection: Collection, pages: Sequence[Page], chunks: Sequence[Chunk], chosen: bool
 ) -> None:
@@ -190,7 +168,7 @@ def read_chunks(store: Store, collection: str) -> list[Chunk]:
     )
     return [Chunk(*row) for row in rows]
 
-# %% ../nbs/09_collection.ipynb #78ca3d60
+# %% ../nbs/09_collection.ipynb #a8abcf12
 @dataclass(frozen=True, slots=True)
 class Report:
     "What indexing did."
@@ -207,7 +185,7 @@ class Report:
 def prepare(
     store: Store,
     settings: Settings,
-    embedder: Embedder,
+    cache: EmbeddingCache,
     choose: bool = False,  # answer from these folders from now on
     progress: Progress = lambda step, done, total: None,
 ) -> Report:
@@ -218,8 +196,9 @@ def prepare(
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing and (settings.docs or not stored):
         raise CorpusError(f"{missing[0]} is not a folder.")
-    signature = stored.signature if missing and stored else files_signature(folders)
-    if stored and (stored.signature, stored.embedder) == (signature, embedder.name):
+    beside = installed_pages() if shipped_corpus().resolve() in [folder.resolve() for folder in folders] else []
+    signature = stored.signature if missing and stored else files_signature(folders, beside)
+    if stored and (stored.signature, stored.embedder) == (signature, cache.name):
         if choose:
             _choose(store, stored.id)
         [(pages, chunks)] = store.read(
@@ -229,18 +208,19 @@ def prepare(
         return Report(names, pages, chunks, 0, time.perf_counter() - began, changed=False)
     progress("reading", 0, 1)
     read, problems = read_folders(folders)
+    read += beside
     pieces = list(_split(store, collection_id(folders), read, progress))
     if not pieces:
         raise CorpusError(f"The pages in {', '.join(names)} hold headings but no text.")
-    embedded = embed_missing(store, embedder, pieces, progress)
+    embedded = embed_chunks(cache, pieces, progress)
     collection = Collection(
-        collection_id(folders), names, embedder.name, signature, chunks_fingerprint(embedder.name, pieces)
+        collection_id(folders), names, cache.name, signature, chunks_fingerprint(cache.name, pieces)
     )
     write_collection(store, collection, read, pieces, choose)
-    open_index(store, collection, embedder)
+    open_index(store, collection, cache)
     return Report(names, len(read), len(pieces), embedded, time.perf_counter() - began, True, problems)
 
-# %% ../nbs/09_collection.ipynb #bb3e72ca
+# %% ../nbs/09_collection.ipynb #44905a95
 def _choose(store: Store, collection: str) -> None:
     "Answer from this collection from now on."
     store.write(
@@ -262,7 +242,7 @@ def _split(store: Store, collection: str, pages: Sequence[Page], progress: Progr
         yield from stored.get(page.path, []) if unchanged else split_page(page)
 
 
-def open_index(store: Store, collection: Collection, embedder: Embedder) -> Index:
+def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> Index:
     "A collection's index: from its files, or made again from the store where they are missing or damaged."
     place = store.path.parent / "index"
     folder = place / f"{collection.id}-{collection.fingerprint[:16]}"
@@ -270,9 +250,10 @@ def open_index(store: Store, collection: Collection, embedder: Embedder) -> Inde
         return read_index(folder)
     except SearchIndexError:
         pages, chunks = read_pages(store, collection.id), read_chunks(store, collection.id)
-        vectors = read_vectors(store, collection.id, embedder)
-        if len(chunks) != len(vectors) or not chunks:
-            raise SearchIndexError(f"The database has {len(vectors)} vectors for {len(chunks)} chunks.") from None
+        if not chunks:
+            raise SearchIndexError(f"The database has no chunks of {', '.join(collection.folders)}.") from None
+        cache.fill({chunk.digest: chunk.search_text for chunk in chunks})
+        vectors = cache.vectors([chunk.digest for chunk in chunks])
         index = make_index(chunks, [pages[chunk.path].language for chunk in chunks], vectors)
         write_index(folder, index)
         for old in place.glob(f"{collection.id}-*"):

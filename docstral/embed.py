@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Vectors', 'Embedder', 'unit', 'StaticEmbedder', 'MistralEmbedder', 'make_embedder']
 
-# %% ../nbs/07_embed.ipynb #512f43db
+# %% ../nbs/07_embed.ipynb #1c8b2081
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from .settings import Settings
 from .types import KeyMissingError, ProviderTimeoutError, UnreachableError, UpstreamError
 from .upstream import error_for
 
-# %% ../nbs/07_embed.ipynb #58a37258
+# %% ../nbs/07_embed.ipynb #2abad10b
 Vectors = NDArray[np.float32]
 
 
@@ -26,6 +26,9 @@ class Embedder(Protocol):
 
     name: str
     dimension: int
+    local: bool  # whether it costs neither money nor a network
+    batch: int  # texts that it likes to get at once
+    parallel: int  # calls of `embed` at the same time that it likes
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         "Vectors of shape (len(texts), dimension), each of length 1 (or 0 for a text with no known word)."
@@ -37,12 +40,13 @@ def unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #705809e7
+# %% ../nbs/07_embed.ipynb #24525542
 class StaticEmbedder:
     "wordllama's vectors: 256 dimensions, local, about 0.1 ms a text."
 
     name = "wordllama-256"
     dimension = 256
+    local, batch, parallel = True, 256, 1
 
     def __init__(self) -> None:
         import wordllama
@@ -55,13 +59,13 @@ class StaticEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return unit(self._model.embed(list(texts)))
 
-# %% ../nbs/07_embed.ipynb #cfcb2adc
+# %% ../nbs/07_embed.ipynb #a6545707
 class MistralEmbedder:
-    "mistral-embed through the Mistral API: 1,024 dimensions, one request for each 64 texts."
+    "mistral-embed through the Mistral API: 1,024 dimensions, one request for each call."
 
     name = "mistral-embed"
     dimension = 1024
-    batch = 64  # texts a request: the API takes up to 16,384 tokens in one, chunks have about 250 on average
+    local, batch, parallel = False, 64, 4
 
     def __init__(self, settings: Settings):
         if not settings.mistral_api_key:
@@ -76,8 +80,7 @@ class MistralEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         "Vectors of shape (len(texts), 1024). Raises `ProviderError` where the API does not answer."
-        batches = [self._request(texts[first : first + self.batch]) for first in range(0, len(texts), self.batch)]
-        return unit(np.concatenate([np.empty((0, self.dimension), dtype=np.float32), *batches]))
+        return unit(self._request(texts)) if texts else np.empty((0, self.dimension), dtype=np.float32)
 
     def _request(self, texts: Sequence[str]) -> Vectors:
         "One batch, sent once: retrying is the caller's decision."
@@ -99,7 +102,7 @@ class MistralEmbedder:
             raise UpstreamError(f"{self._url} sent {len(rows)} embeddings for {len(texts)} texts, or of another size.")
         return np.array(rows, dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #9396a893
+# %% ../nbs/07_embed.ipynb #334e5aae
 def make_embedder(settings: Settings) -> Embedder:
     "The embedder that the settings ask for. Raises `KeyMissingError` where it needs a key that is not there."
     return MistralEmbedder(settings) if settings.embedder == "mistral" else StaticEmbedder()
