@@ -195,6 +195,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'docstral.prompt.fit': ('prompt.html#fit', 'docstral/prompt.py'),
                                  'docstral.prompt.passage_block': ('prompt.html#passage_block', 'docstral/prompt.py'),
                                  'docstral.prompt.recent': ('prompt.html#recent', 'docstral/prompt.py'),
+                                 'docstral.prompt.refusal': ('prompt.html#refusal', 'docstral/prompt.py'),
                                  'docstral.prompt.without_markers': ('prompt.html#without_markers', 'docstral/prompt.py')},
             'docstral.providers.base': { 'docstral.providers.base.Finished': ('providers_base.html#finished', 'docstral/providers/base.py'),
                                          'docstral.providers.base.Provider': ('providers_base.html#provider', 'docstral/providers/base.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'search_text', 'ChatService']
 
-# %% ../nbs/19_chat.ipynb #50cf0f76
+# %% ../nbs/19_chat.ipynb #99a80ec7
 import asyncio
 import logging
 import time
@@ -18,7 +18,7 @@ from typing import Any
 from . import __version__
 from .citations import CitationReader, check
 from .collection import Progress
-from .prompt import NOT_IN_DOCS, build_messages, fit
+from .prompt import NOT_IN_DOCS, build_messages, fit, refusal
 from .providers.base import Finished, Provider, Request, Text, Usage, choose_provider, make_provider
 from .receipt import Meter
 from .ranking import language_of
@@ -45,7 +45,7 @@ from docstral.types import (
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/19_chat.ipynb #e13e2349
+# %% ../nbs/19_chat.ipynb #e0543e49
 LONGEST_QUESTION = 4_000  # characters
 
 
@@ -79,7 +79,7 @@ class Question:
             if value is not None and not least <= value <= most:
                 raise QuestionError(f"{name} is {value}; it can be {least} to {most}.")
 
-# %% ../nbs/19_chat.ipynb #16936c1e
+# %% ../nbs/19_chat.ipynb #e8dbba74
 @dataclass
 class Draft:
     "The state of one answer."
@@ -91,6 +91,7 @@ class Draft:
     message_id: str = field(default_factory=lambda: new_id("msg"))
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
     passages: list[Passage] = field(default_factory=list)
+    answerable: bool = True  # whether search found enough to ask the provider at all
     messages: list[Message] = field(default_factory=list)
     reader: CitationReader = field(default_factory=lambda: CitationReader(0))
     parts: list[str] = field(default_factory=list)
@@ -131,7 +132,7 @@ class Draft:
             self.asked,
         )
 
-# %% ../nbs/19_chat.ipynb #9610ee45
+# %% ../nbs/19_chat.ipynb #87afca7b
 def as_history(messages: list[MessageRecord]) -> list[Message]:
     "Questions and answers in turn, as a model reads them; turns without an answer are left out."
     history: list[Message] = []
@@ -148,7 +149,7 @@ def search_text(question: str, history: list[Message]) -> str:
         return f"{history[-2]['content']}\n{question}"
     return question
 
-# %% ../nbs/19_chat.ipynb #c7625230
+# %% ../nbs/19_chat.ipynb #3b683a64
 class ChatService:
     "Answers questions. One instance serves all users; `ask` may run many times at once."
 
@@ -210,9 +211,9 @@ class ChatService:
                 await self._find(draft, history)
             yield Sources(draft.passages)
             language = language_of(question.text)
-            if question.rag and not draft.passages:
+            if question.rag and not draft.answerable:
                 draft.meter.usage = (0, 0)
-                yield draft.show(NOT_IN_DOCS[language])
+                yield draft.show(refusal(draft.passages, language))
             else:
                 draft.messages = build_messages(question.text, draft.passages, history, language, question.rag)
                 async with aclosing(self._write(draft, provider, language)) as deltas:
@@ -247,7 +248,9 @@ class ChatService:
         "Search for passages."
         assert self.search is not None
         text = search_text(draft.question.text, history)
-        draft.passages = fit(await asyncio.to_thread(self.search.passages, text, self.settings.passages))
+        ranking = await asyncio.to_thread(self.search.ranker.rank, text)
+        draft.passages = fit(self.search.read(ranking, self.settings.passages))
+        draft.answerable = bool(draft.passages) and self.search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched = time.perf_counter()
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Vectors', 'Embedder', 'unit', 'StaticEmbedder', 'MistralEmbedder', 'make_embedder']
 
-# %% ../nbs/07_embed.ipynb #1c8b2081
+# %% ../nbs/07_embed.ipynb #93d089b3
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from .settings import Settings
 from .types import KeyMissingError, ProviderTimeoutError, UnreachableError, UpstreamError
 from .upstream import error_for
 
-# %% ../nbs/07_embed.ipynb #2abad10b
+# %% ../nbs/07_embed.ipynb #6d9a0bcd
 Vectors = NDArray[np.float32]
 
 
@@ -40,7 +41,7 @@ def unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #24525542
+# %% ../nbs/07_embed.ipynb #52aa2f81
 class StaticEmbedder:
     "wordllama's vectors: 256 dimensions, local, about 0.1 ms a text."
 
@@ -49,8 +50,11 @@ class StaticEmbedder:
     local, batch, parallel = True, 256, 1
 
     def __init__(self) -> None:
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
         import wordllama
 
+        root.handlers[:], root.level = handlers, level  # wordllama turns on the log of the whole program
         self._model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -59,7 +63,7 @@ class StaticEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return unit(self._model.embed(list(texts)))
 
-# %% ../nbs/07_embed.ipynb #a6545707
+# %% ../nbs/07_embed.ipynb #f5ea1edd
 class MistralEmbedder:
     "mistral-embed through the Mistral API: 1,024 dimensions, one request for each call."
 
@@ -102,7 +106,7 @@ class MistralEmbedder:
             raise UpstreamError(f"{self._url} sent {len(rows)} embeddings for {len(texts)} texts, or of another size.")
         return np.array(rows, dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #334e5aae
+# %% ../nbs/07_embed.ipynb #ffe91c01
 def make_embedder(settings: Settings) -> Embedder:
     "The embedder that the settings ask for. Raises `KeyMissingError` where it needs a key that is not there."
     return MistralEmbedder(settings) if settings.embedder == "mistral" else StaticEmbedder()
