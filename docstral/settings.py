@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_value', 'setting', 'default_data_dir', 'Settings', 'settings_file']
 
-# %% ../nbs/01_settings.ipynb #f2acfc6a
+# %% ../nbs/01_settings.ipynb #e70c1c5c
 import configparser
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from .types import SettingsError
 
-# %% ../nbs/01_settings.ipynb #3bfa7cfa
+# %% ../nbs/01_settings.ipynb #ca3fc0a7
 def read_value(
     name: str,  # the setting, as the reader wrote it: used in messages
     text: str,
@@ -41,7 +41,7 @@ def read_value(
 
 _WANTED = {int: "a whole number", float: "a number"}
 
-# %% ../nbs/01_settings.ipynb #87092725
+# %% ../nbs/01_settings.ipynb #9570a65d
 def setting(default: Any, explanation: str, *choices: str, secret: bool = False) -> Any:
     "A field of `Settings` that can explain itself."
     metadata = {"explanation": explanation, "choices": choices, "secret": secret}
@@ -56,7 +56,7 @@ def default_data_dir() -> Path:
 
     return Path(platformdirs.user_data_dir("docstral", appauthor=False))
 
-# %% ../nbs/01_settings.ipynb #3b4c3c9e
+# %% ../nbs/01_settings.ipynb #04112076
 @dataclass(frozen=True)
 class Settings:
     "Every runtime setting. `Settings()` holds the defaults, `Settings.load()` what the machine says."
@@ -80,6 +80,7 @@ class Settings:
         "Pages that count less in search: parts of their paths, each with a weight",
     )
     passages: int = setting(6, "Passages that the model reads for a question")
+    sync_url: str = setting("", "Mirror of GitHub's raw files for docstral corpus sync. Default: GitHub")
     request_timeout: float = setting(120.0, "Seconds for a whole answer")
     first_token_timeout: float = setting(30.0, "Seconds until an answer starts")
     stall_timeout: float = setting(20.0, "Seconds of silence within an answer")
@@ -105,7 +106,7 @@ class Settings:
         "A copy with some settings changed."
         return replace(self, **changes)
 
-# %% ../nbs/01_settings.ipynb #a8668140
+# %% ../nbs/01_settings.ipynb #78d3a427
 def _from_environment(kind: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
     "The settings that environment variables give. An empty variable counts as not set."
     found = {}
@@ -143,7 +144,7 @@ def _read_line(kind: type[Settings], path: Path, name: str, text: str) -> Any:
         raise SettingsError(f"{path} holds {name}, which is no setting. There are: {', '.join(public)}.")
     return read_value(f"{name} in {path}", text, public[name].type, public[name].metadata["choices"])
 
-# %% ../nbs/01_settings.ipynb #e7ed27c4
+# %% ../nbs/01_settings.ipynb #f94f05ef
 def settings_file() -> str:
     "The text of a settings.ini that names every setting with its default and explanation, all commented out."
     lines = [
