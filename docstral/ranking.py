@@ -6,7 +6,7 @@
 __all__ = ['FRENCH', 'DEPTH', 'Scores', 'OTHER_LANGUAGE', 'LISTS', 'language_of', 'votes', 'path_weights', 'Ranking', 'rows_with',
            'rarity', 'confidence', 'Clock', 'Ranker']
 
-# %% ../nbs/10_ranking.ipynb #0ae5de8e
+# %% ../nbs/10_ranking.ipynb #b5f5f5f3
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from .collection import StoredPage
 from .corpus import Chunk
 from .embed import Embedder
 from .index import K1, Index, word_scores
-from .terms import terms
+from .terms import in_english, terms
 from .types import SettingsError
 
-# %% ../nbs/10_ranking.ipynb #730882a2
+# %% ../nbs/10_ranking.ipynb #259c9dbb
 FRENCH = frozenset(
     "au aux avec ce ces cette comment dans de des du elle est et faire faut il je la le les leur ma mes mon ne nos notre"
     " nous où par pas peut peux pour pourquoi quand que quel quelle quelles quels qui quoi sa ses si son sur un une vos"
@@ -37,7 +37,7 @@ def language_of(text: str) -> str:
     french = sum(word in FRENCH for word in words)
     return "fr" if french >= 2 or (french and re.search("[àâçèéêîôùûœ]", text.lower())) else "en"
 
-# %% ../nbs/10_ranking.ipynb #893a87aa
+# %% ../nbs/10_ranking.ipynb #a418ca4d
 DEPTH = 100  # entries of a list that vote
 
 Scores = NDArray[np.float64]
@@ -53,7 +53,7 @@ def votes(
     span = scores.max(initial=0) - least
     return np.clip((scores - least) / span, 0, 1) if span > 0 else (scores > 0).astype(float)
 
-# %% ../nbs/10_ranking.ipynb #2e2a9ce0
+# %% ../nbs/10_ranking.ipynb #af5ce7b3
 OTHER_LANGUAGE = 0.7  # weight of pages that are not in the question's language
 
 
@@ -71,7 +71,7 @@ def path_weights(paths: Sequence[str], weights: str) -> Scores:
     given = [[weight for part, weight in parts.items() if part in f"/{path}"] for path in paths]
     return np.array([min(found, default=1.0) for found in given])
 
-# %% ../nbs/10_ranking.ipynb #f453882e
+# %% ../nbs/10_ranking.ipynb #783195d7
 LISTS = {"chunks": 1.0, "pages": 1.0, "headings": 0.25, "vectors": 1.0}  # and what the vote of each counts
 
 
@@ -94,7 +94,7 @@ class Ranking:
         "What decides: votes, weighted."
         return self.page_votes * self.weights
 
-# %% ../nbs/10_ranking.ipynb #8c8d8c0b
+# %% ../nbs/10_ranking.ipynb #4abd46c5
 def rows_with(index: Any, word: str) -> NDArray[np.integer]:
     "The rows of a BM25 index that have a word."
     if word not in index.vocab_dict:
@@ -129,7 +129,7 @@ def confidence(
     matched = min(match / (whole * (1 + K1)), 1.0)
     return (covered + matched + max(nearest, 0.0) + 0.5 * min(len(weights), 8) / 8) / 3.5
 
-# %% ../nbs/10_ranking.ipynb #1ff5d144
+# %% ../nbs/10_ranking.ipynb #94da159b
 class Clock:
     "Seconds of each stage, one lap after the other."
 
@@ -142,7 +142,7 @@ class Clock:
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
 
-# %% ../nbs/10_ranking.ipynb #18091013
+# %% ../nbs/10_ranking.ipynb #2ca06f52
 class Ranker:
     "Ranks the pages of a collection. Holds no connection: safe to use from many threads."
 
@@ -171,11 +171,13 @@ class Ranker:
         "Rank all pages and chunks for a question. Blocks for milliseconds."
         clock, spoken = Clock(), language_of(question)
         words = terms(question, spoken)
+        phrasings = [words, in_english(words)] if spoken == "fr" else [words]
+        asked_for = [word for said in phrasings for word in said]
         chunks = {
-            "chunks": word_scores(self._index.chunks, words),
-            "headings": word_scores(self._index.headings, words),
+            "chunks": word_scores(self._index.chunks, asked_for),
+            "headings": word_scores(self._index.headings, asked_for),
         }
-        by_page = {"pages": word_scores(self._index.pages, words)}
+        by_page = {"pages": word_scores(self._index.pages, asked_for)}
         clock.lap("words")
         chunks["vectors"] = self._near(question)
         clock.lap("vectors")
@@ -191,10 +193,15 @@ class Ranker:
         )
         chunk_votes += 1e-6 * chunks["chunks"]  # a page that wins as a whole has a best chunk too
         best = np.argsort(-page_votes * weights, kind="stable")[:5].tolist()
-        match, nearest = float(chunks["chunks"].max()), float(chunks["vectors"].max())
-        sure = confidence(self._index.pages, words, best, match, nearest)
+        nearest = float(chunks["vectors"].max())
+        sure = max(self._confidence(said, best, nearest) for said in phrasings)
         clock.lap("fusion")
         return Ranking(question, spoken, words, by_page, page_votes, chunk_votes, weights, sure, clock.seconds)
+
+    def _confidence(self, words: Sequence[str], best: Sequence[int], nearest: float) -> float:
+        "The confidence for one way to say the question."
+        match = float(word_scores(self._index.chunks, words).max())
+        return confidence(self._index.pages, words, best, match, nearest)
 
     def best_of_page(self, scores: NDArray[np.floating]) -> Scores:
         "The best chunk's score for each page."
