@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'installed_pages', 'project_url']
 
-# %% ../nbs/04b_installed.ipynb #fcd39db0
+# %% ../nbs/04b_installed.ipynb #248c4aa8
 import importlib.metadata
 from collections.abc import Sequence
+from typing import Any
 
 from .corpus import Page
 from .mdx import clean_markdown
 
-# %% ../nbs/04b_installed.ipynb #b687a2bd
+# %% ../nbs/04b_installed.ipynb #c0837116
 PACKAGES = ("mistralai", "mistral-common", "mistral-inference")
 
 
@@ -21,7 +22,7 @@ def installed_pages(packages: Sequence[str] = PACKAGES) -> list[Page]:
     pages = []
     for name in packages:
         try:
-            metadata = importlib.metadata.metadata(name)
+            metadata: Any = importlib.metadata.metadata(name)
         except importlib.metadata.PackageNotFoundError:
             continue
         text = clean_markdown(str(metadata.get_payload() or metadata.get("Description") or ""))

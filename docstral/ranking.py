@@ -6,7 +6,7 @@
 __all__ = ['FRENCH', 'DEPTH', 'Scores', 'OTHER_LANGUAGE', 'LISTS', 'language_of', 'votes', 'path_weights', 'Ranking', 'rows_with',
            'rarity', 'confidence', 'Clock', 'Ranker']
 
-# %% ../nbs/10_ranking.ipynb #b5f5f5f3
+# %% ../nbs/10_ranking.ipynb #0e458d26
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from .collection import StoredPage
 from .corpus import Chunk
 from .embed import Embedder
+from .glossary import in_english
 from .index import K1, Index, word_scores
-from .terms import in_english, terms
+from .terms import terms
 from .types import SettingsError
 
-# %% ../nbs/10_ranking.ipynb #259c9dbb
+# %% ../nbs/10_ranking.ipynb #2450a475
 FRENCH = frozenset(
     "au aux avec ce ces cette comment dans de des du elle est et faire faut il je la le les leur ma mes mon ne nos notre"
     " nous où par pas peut peux pour pourquoi quand que quel quelle quelles quels qui quoi sa ses si son sur un une vos"
@@ -37,14 +38,13 @@ def language_of(text: str) -> str:
     french = sum(word in FRENCH for word in words)
     return "fr" if french >= 2 or (french and re.search("[àâçèéêîôùûœ]", text.lower())) else "en"
 
-# %% ../nbs/10_ranking.ipynb #a418ca4d
+# %% ../nbs/10_ranking.ipynb #446cb178
 DEPTH = 100  # entries of a list that vote
-
-Scores = NDArray[np.float64]
+Scores = NDArray[Any]  # numbers, one for each page or chunk
 
 
 def votes(
-    scores: NDArray[np.floating],  # higher is better; 0 or less: not found, no vote
+    scores: Scores,  # higher is better; 0 or less: not found, no vote
     depth: int = DEPTH,
 ) -> Scores:
     "What each row gets from one list: 1 for the best, falling with the score to 0 at the `depth`-th and below."
@@ -53,7 +53,7 @@ def votes(
     span = scores.max(initial=0) - least
     return np.clip((scores - least) / span, 0, 1) if span > 0 else (scores > 0).astype(float)
 
-# %% ../nbs/10_ranking.ipynb #af5ce7b3
+# %% ../nbs/10_ranking.ipynb #8d3bd8b1
 OTHER_LANGUAGE = 0.7  # weight of pages that are not in the question's language
 
 
@@ -71,7 +71,7 @@ def path_weights(paths: Sequence[str], weights: str) -> Scores:
     given = [[weight for part, weight in parts.items() if part in f"/{path}"] for path in paths]
     return np.array([min(found, default=1.0) for found in given])
 
-# %% ../nbs/10_ranking.ipynb #783195d7
+# %% ../nbs/10_ranking.ipynb #cfb55d7e
 LISTS = {"chunks": 1.0, "pages": 1.0, "headings": 0.25, "vectors": 1.0}  # and what the vote of each counts
 
 
@@ -94,7 +94,7 @@ class Ranking:
         "What decides: votes, weighted."
         return self.page_votes * self.weights
 
-# %% ../nbs/10_ranking.ipynb #4abd46c5
+# %% ../nbs/10_ranking.ipynb #2afaa4d9
 def rows_with(index: Any, word: str) -> NDArray[np.integer]:
     "The rows of a BM25 index that have a word."
     if word not in index.vocab_dict:
@@ -129,7 +129,7 @@ def confidence(
     matched = min(match / (whole * (1 + K1)), 1.0)
     return (covered + matched + max(nearest, 0.0) + 0.5 * min(len(weights), 8) / 8) / 3.5
 
-# %% ../nbs/10_ranking.ipynb #94da159b
+# %% ../nbs/10_ranking.ipynb #191825bc
 class Clock:
     "Seconds of each stage, one lap after the other."
 
@@ -142,7 +142,7 @@ class Clock:
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
 
-# %% ../nbs/10_ranking.ipynb #2ca06f52
+# %% ../nbs/10_ranking.ipynb #09d385fd
 class Ranker:
     "Ranks the pages of a collection. Holds no connection: safe to use from many threads."
 
@@ -203,7 +203,7 @@ class Ranker:
         match = float(word_scores(self._index.chunks, words).max())
         return confidence(self._index.pages, words, best, match, nearest)
 
-    def best_of_page(self, scores: NDArray[np.floating]) -> Scores:
+    def best_of_page(self, scores: Scores) -> Scores:
         "The best chunk's score for each page."
         best = np.zeros(len(self.paths))
         np.maximum.at(best, self.page_of, scores)
