@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['MOST_QUOTES', 'LONGEST_TEXT', 'LONGEST_CODE', 'WORTH', 'WORDS', 'BULLET', 'Quote', 'rate', 'choose', 'quoted',
-           'compose', 'ExtractiveProvider']
+           'table_head', 'compose', 'ExtractiveProvider']
 
-# %% ../../nbs/15_providers_extractive.ipynb #602f13fb
+# %% ../../nbs/15_providers_extractive.ipynb #03abe1c7
 import asyncio
 import math
 import re
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ..prompt import NOT_IN_DOCS, without_markers
 from .base import Finished, Provider, ProviderEvent, Request, Text
@@ -20,7 +21,7 @@ from ..settings import Settings
 from ..terms import Piece, pieces, terms
 from ..types import Passage
 
-# %% ../../nbs/15_providers_extractive.ipynb #da648eb7
+# %% ../../nbs/15_providers_extractive.ipynb #6f327b24
 @dataclass(frozen=True, slots=True)
 class Quote:
     "A piece of a passage, worth a score for the question."
@@ -55,7 +56,7 @@ def rate(question: str, passages: Sequence[Passage], language: str = "en") -> li
         quotes.append(Quote(number, passage.label, piece, text, score))
     return quotes
 
-# %% ../../nbs/15_providers_extractive.ipynb #505a6036
+# %% ../../nbs/15_providers_extractive.ipynb #577a6871
 MOST_QUOTES = 4
 LONGEST_TEXT = 400  # characters of a sentence, item or row
 LONGEST_CODE = 1_400
@@ -65,7 +66,7 @@ WORTH = 0.5  # share of the best quote's score below which a quote is left out
 def choose(quotes: Sequence[Quote]) -> list[Quote]:
     "The quotes of an answer, in the order of their passages."
     best = sorted(quotes, key=lambda quote: -quote.score)
-    texts = [quote for quote in best if quote.piece.kind != "code" and _says_something(quote)]
+    texts = [quote for quote in best if quote.piece.kind not in ("code", "head") and _says_something(quote)]
     least = WORTH * max((quote.score for quote in texts), default=0.0)
     chosen = list({quote.text: quote for quote in texts if quote.score >= max(least, 1e-9)}.values())[:MOST_QUOTES]
     sections = {quote.label for quote in chosen}
@@ -76,9 +77,10 @@ def choose(quotes: Sequence[Quote]) -> list[Quote]:
 
 def _says_something(quote: Quote) -> bool:
     "Neither a fragment nor a wall of text."
-    return len(quote.text) <= LONGEST_TEXT and len(re.findall(r"\w+", quote.text)) >= 4
+    least = 2 if quote.piece.kind == "row" else 4  # words
+    return len(quote.text) <= LONGEST_TEXT and len(re.findall(r"\w+", quote.text)) >= least
 
-# %% ../../nbs/15_providers_extractive.ipynb #dbdb6af1
+# %% ../../nbs/15_providers_extractive.ipynb #58ee1578
 WORDS = {
     "en": "*No language model is configured, so these are the closest passages of the documentation, quoted.*",
     "fr": "*Aucun modèle de langue n'est configuré : voici les passages les plus proches de la documentation.*",
@@ -88,16 +90,19 @@ WORDS = {
 BULLET = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]+")
 
 
-def quoted(quote: Quote, passage: Passage) -> str:
-    "A quote as Markdown, with its marker."
-    text, marker = without_markers(quote.text), f"[{quote.number}]"
-    if quote.piece.kind == "code":
-        return f"{text}\n\n*{passage.label}* {marker}"
-    if quote.piece.kind == "row":
-        return f"{_head(passage.text, quote.piece)}{text}\n\n*{passage.label}* {marker}"
-    if quote.piece.kind == "item":
-        return f"- {_marked(BULLET.sub('', text), marker)}"
-    return _marked(text, marker)
+def quoted(quotes: Sequence[Quote], passage: Passage) -> list[str]:
+    "Quotes of one passage as Markdown, with their marker: rows of one table under its head, or pieces of other kinds."
+    marker = f"[{quotes[0].number}]"
+    source = f"*{passage.label}* {marker}"
+    texts = [without_markers(quote.text) for quote in quotes]
+    match quotes[0].piece.kind:
+        case "row":
+            return [table_head(passage.text, quotes[0].piece) + "\n".join(texts), source]
+        case "code":
+            return [part for text in texts for part in (text, source)]
+        case "item":
+            return [f"- {_marked(BULLET.sub('', text), marker)}" for text in texts]
+    return [_marked(text, marker) for text in texts]
 
 
 def _marked(text: str, marker: str) -> str:
@@ -106,20 +111,28 @@ def _marked(text: str, marker: str) -> str:
     return f"{body} {marker}{text[len(body) :]}"
 
 
-def _head(text: str, row: Piece) -> str:
+def table_head(text: str, row: Piece) -> str:
     "The head of the table that a row stands in, so that the row can be read alone."
     table = re.search(r"(?:^[ \t]*\|.*\n)+\Z", text[: row.start], re.MULTILINE)
     lines = table[0].splitlines() if table else []
     return "\n".join(lines[:2]) + "\n" if len(lines) >= 2 else ""
 
-# %% ../../nbs/15_providers_extractive.ipynb #b666c9d5
+# %% ../../nbs/15_providers_extractive.ipynb #5b2e3348
 def compose(question: str, passages: Sequence[Passage], language: str = "en") -> str:
     "The whole answer as Markdown."
     chosen = choose(rate(question, passages, language))
     if not chosen:
         return NOT_IN_DOCS.get(language, NOT_IN_DOCS["en"])
-    parts = [quoted(quote, passages[quote.number - 1]) for quote in chosen]
-    return "\n\n".join([WORDS.get(language, WORDS["en"]), *parts])
+    parts = [WORDS.get(language, WORDS["en"])]
+    for (number, _), group in groupby(chosen, key=lambda quote: (quote.number, _table(quote, passages))):
+        parts += quoted(list(group), passages[number - 1])
+    return "\n\n".join(parts)
+
+
+def _table(quote: Quote, passages: Sequence[Passage]) -> str | int:
+    "What is the same for rows of one table, and different for all other pieces."
+    row = quote.piece.kind == "row"
+    return table_head(passages[quote.number - 1].text, quote.piece) if row else quote.piece.start
 
 
 class ExtractiveProvider(Provider):
