@@ -7,14 +7,13 @@ __all__ = ['COOKIE', 'TOKEN', 'YEAR', 'read_cookie', 'user_id', 'Identity', 'rep
            'add_error_handlers', 'encode', 'EventStream', 'ChatRequest', 'add_chat_routes', 'add_status_routes',
            'create_api']
 
-# %% ../nbs/20_api.ipynb #ac15b360
+# %% ../nbs/20_api.ipynb #595b4d40
 import hashlib
 import re
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Any
 
 import orjson
@@ -23,6 +22,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,7 +32,7 @@ from .metrics import totals
 from .store import get_chat, list_chats, list_messages
 from .types import DocStralError, Event, QuestionError
 
-# %% ../nbs/20_api.ipynb #e7b783f2
+# %% ../nbs/20_api.ipynb #06bba6df
 COOKIE = "docstral_session"
 TOKEN = re.compile(r"[\w-]{43}")  # 256 random bits in base 64
 YEAR = 365 * 24 * 3600
@@ -40,18 +40,15 @@ YEAR = 365 * 24 * 3600
 
 def read_cookie(header: str) -> str:
     "The session's token in a Cookie header; empty where there is none, or one that is not ours."
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found and TOKEN.fullmatch(found.value) else ""
+    token = cookie_parser(header).get(COOKIE, "")
+    return token if TOKEN.fullmatch(token) else ""
 
 
 def user_id(cookies: Mapping[str, str]) -> str:
     "The user that a request's cookies stand for."
     return "user_" + hashlib.sha256(cookies.get(COOKIE, "").encode()).hexdigest()[:24]
 
-# %% ../nbs/20_api.ipynb #84dcde47
+# %% ../nbs/20_api.ipynb #911c6ca0
 class Identity:
     "Middleware: gives each visitor a cookie and each request an id. Plain ASGI, so that streams pass untouched."
 
@@ -81,7 +78,7 @@ class Identity:
 
         await self.app(scope, receive, send_with_headers)
 
-# %% ../nbs/20_api.ipynb #9baabbca
+# %% ../nbs/20_api.ipynb #e479a927
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     "A JSON reply."
     return Response(orjson.dumps(content), status, headers, "application/json")
@@ -95,7 +92,7 @@ def error_reply(request: Request, error: DocStralError, status: int | None = Non
         "action": error.action,
         "request_id": getattr(request.state, "request_id", ""),
     }
-    headers = {}
+    headers = {"x-request-id": described["request_id"]}
     if error.retry_after is not None:
         described["retry_after"] = error.retry_after
         headers["retry-after"] = str(round(error.retry_after))
@@ -124,12 +121,20 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # Starlette's word for a body that cannot be decoded
+            return error_reply(request, QuestionError("The body is not valid JSON."), 400)
         phrase = HTTPStatus(error.status_code).phrase
         found = DocStralError(f"{request.method} {request.url.path}: {phrase}.", "docs/API.md lists the addresses.")
         found.code = "_".join(phrase.lower().split())  # type: ignore[misc]
-        return error_reply(request, found, error.status_code)
+        answer = error_reply(request, found, error.status_code)
+        answer.headers.update(error.headers or {})  # such as Allow
+        return answer
 
-# %% ../nbs/20_api.ipynb #f4045126
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return error_reply(request, DocStralError("Something failed that should not; the log has the details."))
+
+# %% ../nbs/20_api.ipynb #8ffd7b04
 def encode(event: Event) -> bytes:
     "An event as server-sent event."
     return b"event: %b\ndata: %b\n\n" % (event.type.encode(), orjson.dumps(event))
@@ -157,7 +162,7 @@ class EventStream(StreamingResponse):
         finally:
             await self.events.aclose()
 
-# %% ../nbs/20_api.ipynb #65a41c72
+# %% ../nbs/20_api.ipynb #55f3c606
 class ChatRequest(BaseModel):
     "The body of `POST /chat`."
 
@@ -217,7 +222,7 @@ def add_status_routes(router: APIRouter, service: ChatService) -> None:
     def metrics() -> Response:
         return reply(totals(service.store))
 
-# %% ../nbs/20_api.ipynb #9f22dca9
+# %% ../nbs/20_api.ipynb #321ff291
 def create_api(service: ChatService, **options: Any) -> FastAPI:
     "The HTTP API of a service. FastAPI's own pages are off: they load scripts from another host."
     app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, **options)

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'search_text', 'ChatService']
 
-# %% ../nbs/19_chat.ipynb #99a80ec7
+# %% ../nbs/19_chat.ipynb #f50c8da1
 import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,7 +46,7 @@ from docstral.types import (
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/19_chat.ipynb #e0543e49
+# %% ../nbs/19_chat.ipynb #8cb5e263
 LONGEST_QUESTION = 4_000  # characters
 
 
@@ -71,6 +72,10 @@ class Question:
             raise QuestionError(
                 f"The question has {len(self.text)} characters; the limit is {LONGEST_QUESTION}.", "Shorten it."
             )
+        texts = {"message": self.text, "chat_id": self.chat_id, "provider": self.provider, "model": self.model}
+        for name, text in texts.items():
+            if any("\ud800" <= letter <= "\udfff" for letter in text or ""):
+                raise QuestionError(f"{name} holds half a character: it is not Unicode.", "Send it as UTF-8.")
         for name, value, least, most in (
             ("temperature", self.temperature, 0, 1.5),
             ("max_tokens", self.max_tokens, 1, 32_768),
@@ -79,7 +84,7 @@ class Question:
             if value is not None and not least <= value <= most:
                 raise QuestionError(f"{name} is {value}; it can be {least} to {most}.")
 
-# %% ../nbs/19_chat.ipynb #e8dbba74
+# %% ../nbs/19_chat.ipynb #18d33d1b
 @dataclass
 class Draft:
     "The state of one answer."
@@ -95,6 +100,7 @@ class Draft:
     messages: list[Message] = field(default_factory=list)
     reader: CitationReader = field(default_factory=lambda: CitationReader(0))
     parts: list[str] = field(default_factory=list)
+    stored: Future[None] | None = None  # its way into the database, once it has begun
 
     @property
     def text(self) -> str:
@@ -132,7 +138,7 @@ class Draft:
             self.asked,
         )
 
-# %% ../nbs/19_chat.ipynb #87afca7b
+# %% ../nbs/19_chat.ipynb #0f4a56d7
 def as_history(messages: list[MessageRecord]) -> list[Message]:
     "Questions and answers in turn, as a model reads them; turns without an answer are left out."
     history: list[Message] = []
@@ -149,7 +155,7 @@ def search_text(question: str, history: list[Message]) -> str:
         return f"{history[-2]['content']}\n{question}"
     return question
 
-# %% ../nbs/19_chat.ipynb #3b683a64
+# %% ../nbs/19_chat.ipynb #e37ecf20
 class ChatService:
     "Answers questions. One instance serves all users; `ask` may run many times at once."
 
@@ -220,10 +226,10 @@ class ChatService:
                     async for delta in deltas:
                         yield delta
             turn = draft.turn()
-            await self._save(turn)
+            await self._save(draft, turn)
         except (GeneratorExit, asyncio.CancelledError):
             draft.meter.finish_reason = "stopped"
-            await asyncio.shield(self._save(draft.turn("stopped")))
+            await self._save(draft, draft.turn("stopped"))
             raise
         except Exception as error:
             yield await self._fail(draft, error)
@@ -281,9 +287,11 @@ class ChatService:
         if text := draft.reader.close():
             yield draft.show(text)
 
-    async def _save(self, turn: Turn) -> None:
-        "Store a turn. It is written even where nobody waits any more."
-        await asyncio.wrap_future(self.store.write(lambda connection: save_turn(connection, turn)))
+    async def _save(self, draft: Draft, turn: Turn) -> None:
+        "Store a turn, once. It is written even where nobody waits any more."
+        if draft.stored is None:
+            draft.stored = self.store.write(lambda connection: save_turn(connection, turn))
+        await asyncio.shield(asyncio.wrap_future(draft.stored))
 
     async def _fail(self, draft: Draft, error: Exception) -> Failed:
         "Store what there is of an answer that failed; returns the event that says so."
@@ -293,7 +301,7 @@ class ChatService:
         draft.meter.finish_reason = "error"
         partial = bool(draft.text)
         try:
-            await self._save(draft.turn("error", error.code))
+            await self._save(draft, draft.turn("error", error.code))
         except Exception:
             log.exception("an answer that failed could not be stored")
             partial = False

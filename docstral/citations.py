@@ -6,21 +6,21 @@
 __all__ = ['TICKS', 'MARKER', 'NEXT', 'UNFINISHED', 'LONGEST_MARKER', 'SHOWN', 'CitationReader', 'cited_claims', 'support',
            'check']
 
-# %% ../nbs/12_citations.ipynb #3147f82b
+# %% ../nbs/12_citations.ipynb #6de8f313
 import re
 from collections.abc import Iterator, Sequence
 
 from .terms import Piece, pieces, terms
 from .types import Citation, Passage
 
-# %% ../nbs/12_citations.ipynb #3ff35190
+# %% ../nbs/12_citations.ipynb #e5478ef1
 TICKS = r"`+|~{3,}"
 MARKER = r"(?P<space>[ \t]*)(?:\[{1,2}|【)\s*(?P<numbers>\d{1,3}(?:\s*[,;]\s*\d{1,3})*)\s*(?:\]{1,2}|】)"
 NEXT = re.compile(f"(?P<ticks>{TICKS})|{MARKER}")
 UNFINISHED = re.compile(r"(?:[ \t]*(?:(?:\[{1,2}|【)[\s\d,;]*)?|~{1,2})\Z")
 LONGEST_MARKER = 40  # characters: what is still unfinished past that is text
 
-# %% ../nbs/12_citations.ipynb #175edcf1
+# %% ../nbs/12_citations.ipynb #c7544bd6
 class CitationReader:
     "Reads an answer as it streams; gives out text whose markers are valid and numbered by first use."
 
@@ -60,7 +60,7 @@ class CitationReader:
         found = NEXT.search(self._held)
         if not found:
             unfinished = UNFINISHED.search(self._held)
-            hold = unfinished and not final and len(unfinished[0]) <= LONGEST_MARKER
+            hold = unfinished and not final and len(unfinished[0].lstrip()) <= LONGEST_MARKER
             return self._give(unfinished.start() if unfinished and hold else len(self._held))
         if found.start():
             return self._give(found.start())
@@ -78,7 +78,7 @@ class CitationReader:
         valid = list(dict.fromkeys(number for number in numbers if 1 <= number <= self.passages))
         is_link = self._held[found.end() : found.end() + 1] == "("
         is_index = not valid and not found["space"] and self._line[-1:].isalnum()
-        if is_link or is_index:
+        if is_link or is_index or (0 in numbers and len(numbers) > 1):  # [0, 1] is a range of values
             return self._give(found.end())
         self.dropped += sum(not 1 <= number <= self.passages for number in numbers)
         self.order += [number for number in valid if number not in self.order]
@@ -99,7 +99,7 @@ class CitationReader:
         ticks = None if final else re.search(r"[`~]+\Z", self._held)
         return self._give(ticks.start() if ticks else len(self._held))
 
-# %% ../nbs/12_citations.ipynb #14bf0c74
+# %% ../nbs/12_citations.ipynb #99aef0f8
 SHOWN = re.compile(r"\[(\d{1,3})\](?!\()")
 
 
@@ -118,7 +118,7 @@ def cited_claims(answer: str) -> Iterator[tuple[int, str]]:
         yield from ((int(found[1]), claim) for found in SHOWN.finditer(rest))
         before = claim or before
 
-# %% ../nbs/12_citations.ipynb #19de979c
+# %% ../nbs/12_citations.ipynb #7696275c
 def support(claim: str, text: str, language: str = "en") -> tuple[Piece, float]:
     "The piece of a passage's text that supports a claim best, and the share of the claim's words that it has."
     wanted = set(terms(claim, language))

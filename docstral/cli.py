@@ -6,8 +6,9 @@
 __all__ = ['parser', 'open_settings', 'Bar', 'run_serve', 'searching', 'run_index', 'run_sync', 'run_search', 'run_eval',
            'print_json', 'run_ask', 'print_stream', 'main']
 
-# %% ../nbs/29_cli.ipynb #ebb5baae
+# %% ../nbs/29_cli.ipynb #b9ddd4de
 import argparse
+import io
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from . import __version__
 from .settings import Settings
 from .types import CorpusError, DocStralError
 
-# %% ../nbs/29_cli.ipynb #49829f67
+# %% ../nbs/29_cli.ipynb #b8d2326f
 def parser() -> argparse.ArgumentParser:
     "The commands and their options."
     main = argparse.ArgumentParser(prog="docstral", description="Ask Mistral's documentation; every claim is cited.")
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=run_sync)
     return main
 
-# %% ../nbs/29_cli.ipynb #b4ae3ccc
+# %% ../nbs/29_cli.ipynb #9cf140d8
 def open_settings(arguments: argparse.Namespace) -> Settings:
     "The machine's settings, with what the command line says instead."
     known = {"host", "port", "docs", "provider"}
@@ -98,7 +99,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-# %% ../nbs/29_cli.ipynb #bd010974
+# %% ../nbs/29_cli.ipynb #d983d208
 def run_serve(arguments: argparse.Namespace) -> None:
     "docstral serve"
     from docstral.serve import serve
@@ -120,7 +121,7 @@ def searching(settings: Settings, choose: bool = False) -> Iterator[tuple[Any, A
             bar.close()
         yield opened
 
-# %% ../nbs/29_cli.ipynb #eeb89ecb
+# %% ../nbs/29_cli.ipynb #fc4fcce4
 def run_index(arguments: argparse.Namespace) -> None:
     "docstral index"
     from docstral.corpus import shipped_corpus
@@ -152,7 +153,7 @@ def run_sync(arguments: argparse.Namespace) -> None:
     if report.failed:
         raise CorpusError(f"{len(report.failed)} files could not be fetched.", "Run it again: what is there is kept.")
 
-# %% ../nbs/29_cli.ipynb #1d624e7d
+# %% ../nbs/29_cli.ipynb #d06a820d
 def run_search(arguments: argparse.Namespace) -> None:
     "docstral search"
     from docstral.explain import as_text, explain
@@ -196,7 +197,7 @@ def print_json(content: Any) -> None:
 
     print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
-# %% ../nbs/29_cli.ipynb #bc66ed8c
+# %% ../nbs/29_cli.ipynb #19345bb8
 def run_ask(arguments: argparse.Namespace) -> None:
     "docstral ask"
     from docstral.library import DocStral
@@ -240,10 +241,13 @@ def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
                 answer = Answer(event.text, sources, event.citations, event.outcome, event.receipt, "", "")
                 print(str(answer).removeprefix(event.text))
 
-# %% ../nbs/29_cli.ipynb #2b7b7369
+# %% ../nbs/29_cli.ipynb #f3bb94a9
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run a command; returns the exit status."
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may not know every character
     parsed = parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -255,6 +259,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        print(f"docstral: The output cannot be written: {error.strerror}.", file=sys.stderr)
+        _forget_output()
+        return 1
     return 0
+
+# %% ../nbs/29_cli.ipynb #587e6f25
+def _forget_output() -> None:
+    "Write nothing more: Python would try again when it ends, and complain."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,7 @@ __all__ = ['SUFFIXES', 'SKIPPED_FOLDERS', 'LARGEST_PAGE', 'LONGEST_CHUNK', 'LONG
            'find_files', 'read_text', 'split_front_matter', 'Page', 'known_sites', 'site_address', 'read_page',
            'read_folders', 'Chunk', 'blocks', 'pack', 'split_page', 'slug']
 
-# %% ../nbs/04_corpus.ipynb #3f22527b
+# %% ../nbs/04_corpus.ipynb #4ace8a7e
 import functools
 import hashlib
 import os
@@ -20,14 +20,14 @@ from typing import Any
 from .mdx import FRONT_MATTER, clean_markdown, clean_mdx
 from .types import CorpusError
 
-# %% ../nbs/04_corpus.ipynb #53d042dc
+# %% ../nbs/04_corpus.ipynb #1deef537
 def shipped_corpus() -> Path:
     "The folder of the pages that come with DocStral."
     package = Path(__file__).parent if "__file__" in globals() else Path.cwd().parent / "docstral"
     installed = package / "shipped_corpus"
     return installed if installed.is_dir() else package.parent / "corpus"
 
-# %% ../nbs/04_corpus.ipynb #84d63d39
+# %% ../nbs/04_corpus.ipynb #2da69fc0
 SUFFIXES = (".md", ".mdx", ".markdown")
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 LARGEST_PAGE = 5_000_000  # bytes: past this a file is data rather than a page
@@ -50,7 +50,11 @@ def find_files(folder: Path) -> Iterator[Path]:
 
 def read_text(path: Path, folder: Path) -> str:
     "The text of a file. Raises `ValueError` with the reason where it cannot be a page."
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except RuntimeError as error:
+        raise ValueError("it is a link that leads back to itself") from error
+    if not inside:
         raise ValueError("it links to a place outside the folder")
     if path.stat().st_size > LARGEST_PAGE:
         raise ValueError(f"it is larger than {LARGEST_PAGE // 1_000_000} MB")
@@ -62,7 +66,7 @@ def read_text(path: Path, folder: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 (byte {error.start})") from error
 
-# %% ../nbs/04_corpus.ipynb #989546ae
+# %% ../nbs/04_corpus.ipynb #cb78751a
 def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
     "The front matter and the text below it. Raises `ValueError` where it is no YAML mapping."
     import yaml
@@ -81,7 +85,7 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         raise ValueError("its front matter is not a list of names and values")
     return matter or {}, text[found.end() :]
 
-# %% ../nbs/04_corpus.ipynb #75a93cd0
+# %% ../nbs/04_corpus.ipynb #88e3f929
 @dataclass(frozen=True, slots=True)
 class Page:
     "One page, cleaned: its text is Markdown whatever it was written in."
@@ -100,7 +104,7 @@ class Page:
         parts = (self.path, self.title, self.url, self.licence, self.language, str(self.anchors), self.text)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-# %% ../nbs/04_corpus.ipynb #021c50d6
+# %% ../nbs/04_corpus.ipynb #b9df18ed
 @functools.cache
 def known_sites() -> list[tuple[str, str, str]]:
     "Folder within a known repository, address of the site made from it, licence."
@@ -127,7 +131,7 @@ def site_address(path: Path) -> tuple[str, str]:
             return (site + ("" if route == PurePosixPath(".") else route.as_posix())).rstrip("/"), licence
     return "", ""
 
-# %% ../nbs/04_corpus.ipynb #d639cdc8
+# %% ../nbs/04_corpus.ipynb #f143b565
 def read_page(path: Path, folder: Path, read: Callable[[PurePosixPath], str | None]) -> Page:
     "One file as a page. Raises `ValueError` with the reason where it cannot be one."
     place = PurePosixPath(path.relative_to(folder).as_posix())
@@ -147,7 +151,7 @@ def read_page(path: Path, folder: Path, read: Callable[[PurePosixPath], str | No
         anchors="source" not in matter,
     )
 
-# %% ../nbs/04_corpus.ipynb #b1735887
+# %% ../nbs/04_corpus.ipynb #95b1fd54
 def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
     "All pages of some folders, and what was left out. Raises `CorpusError` where there is no page at all."
     folders = list(folders)
@@ -170,7 +174,7 @@ def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
         raise CorpusError(f"There is no page that can be read in {named}.{reasons}")
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #da7ffef3
+# %% ../nbs/04_corpus.ipynb #418c2496
 def _read_folder(folder: Path, prefix: str) -> tuple[list[Page], list[Problem]]:
     "The pages of one folder; their paths begin with `prefix` where several folders are read."
     pages, problems = [], []
@@ -191,7 +195,7 @@ def _read_folder(folder: Path, prefix: str) -> tuple[list[Page], list[Problem]]:
             problems.append(Problem(path.relative_to(folder).as_posix(), getattr(error, "strerror", "") or str(error)))
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #65c4b619
+# %% ../nbs/04_corpus.ipynb #08dfaacc
 LONGEST_CHUNK = 2_000  # characters, about 500 tokens
 LONGEST_BLOCK = 6_000  # characters: a table or listing past this is cut between lines
 
@@ -213,7 +217,7 @@ class Chunk:
         "What is embedded and searched: the headings lead, since they say what the text is about."
         return f"{self.title} > {self.section}\n{self.text}" if self.section else f"{self.title}\n{self.text}"
 
-# %% ../nbs/04_corpus.ipynb #156122ca
+# %% ../nbs/04_corpus.ipynb #bd435121
 FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -243,7 +247,7 @@ def pack(parts: Iterable[str], longest: int, between: str = "\n\n") -> Iterator[
     if text:
         yield text
 
-# %% ../nbs/04_corpus.ipynb #296e96ff
+# %% ../nbs/04_corpus.ipynb #ca1b7bc2
 def split_page(page: Page) -> list[Chunk]:
     "The chunks of a page, in its order."
     parser, node = _parser()
@@ -271,7 +275,7 @@ def _parser() -> tuple[Any, Any]:
 
     return MarkdownNodeParser(include_prev_next_rel=False, header_path_separator="\x1f"), TextNode
 
-# %% ../nbs/04_corpus.ipynb #3833cef9
+# %% ../nbs/04_corpus.ipynb #e02abecd
 def _split_heading(text: str) -> tuple[str, str]:
     "The heading that opens a section, if there is one, and the text below it."
     first, _, rest = text.partition("\n")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Vectors', 'Embedder', 'unit', 'StaticEmbedder', 'MistralEmbedder', 'make_embedder']
 
-# %% ../nbs/07_embed.ipynb #23659482
+# %% ../nbs/07_embed.ipynb #db5a8c66
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from .settings import Settings
 from .types import KeyMissingError, ProviderTimeoutError, UnreachableError, UpstreamError
 from .upstream import error_for
 
-# %% ../nbs/07_embed.ipynb #dea87dbc
+# %% ../nbs/07_embed.ipynb #01d52662
 Vectors = NDArray[np.float32]
 
 
@@ -41,7 +41,7 @@ def unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #f5311e33
+# %% ../nbs/07_embed.ipynb #86054085
 class StaticEmbedder:
     "wordllama's vectors: 256 dimensions, local, about 0.1 ms a text."
 
@@ -63,7 +63,7 @@ class StaticEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return unit(self._model.embed(list(texts), batch_size=16))  # more at once is no faster, and takes memory
 
-# %% ../nbs/07_embed.ipynb #5612ebf6
+# %% ../nbs/07_embed.ipynb #dfbc19a5
 class MistralEmbedder:
     "mistral-embed through the Mistral API: 1,024 dimensions, one request for each call."
 
@@ -94,6 +94,8 @@ class MistralEmbedder:
         try:
             reply: Any = self._client.embeddings.create(model=self.name, inputs=list(texts), retries=None)
         except errors.SDKError as error:
+            if error.status_code < 400:
+                raise UpstreamError(f"{self._url} sent embeddings that cannot be read.") from error
             raise error_for(error.status_code, error.body.encode(), error.headers, self.name, self._key) from error
         except (errors.MistralError, ValueError) as error:
             raise UpstreamError(f"{self._url} sent embeddings that cannot be read.") from error
@@ -106,7 +108,7 @@ class MistralEmbedder:
             raise UpstreamError(f"{self._url} sent {len(rows)} embeddings for {len(texts)} texts, or of another size.")
         return np.array(rows, dtype=np.float32)
 
-# %% ../nbs/07_embed.ipynb #ef4904bd
+# %% ../nbs/07_embed.ipynb #43ef0569
 def make_embedder(settings: Settings) -> Embedder:
     "The embedder that the settings ask for. Raises `KeyMissingError` where it needs a key that is not there."
     return MistralEmbedder(settings) if settings.embedder == "mistral" else StaticEmbedder()

@@ -6,7 +6,7 @@
 __all__ = ['VARIANTS', 'Question', 'read_questions', 'page_key', 'Pages', 'Result', 'run', 'summary', 'share', 'evaluate',
            'table']
 
-# %% ../nbs/26c_evaluate.ipynb #1fd6a2fb
+# %% ../nbs/26c_evaluate.ipynb #c365c107
 import json
 import statistics
 import time
@@ -19,7 +19,7 @@ from .ranking import LISTS
 from .search import Search
 from .types import CorpusError
 
-# %% ../nbs/26c_evaluate.ipynb #48022b28
+# %% ../nbs/26c_evaluate.ipynb #024c1553
 @dataclass(frozen=True, slots=True)
 class Question:
     "A question with known answers."
@@ -36,7 +36,7 @@ def read_questions(path: Path) -> list[Question]:
     "The questions of a file of JSON lines. Raises `CorpusError` naming the line that cannot be read."
     questions = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):  # noqa: B007  named below
             if line.strip():
                 questions.append(Question(**json.loads(line)))
     except OSError as error:
@@ -50,7 +50,7 @@ def read_questions(path: Path) -> list[Question]:
         raise CorpusError(f"{path} has no questions.", "Give a file of questions (JSON lines).")
     return questions
 
-# %% ../nbs/26c_evaluate.ipynb #cb8aed59
+# %% ../nbs/26c_evaluate.ipynb #93473ecf
 def page_key(path: str) -> str:
     "A path without what does not matter: language, and the names that only say 'page'."
     place = PurePosixPath(*(part for part in PurePosixPath(path).parts if part not in ("en", "fr")))
@@ -72,7 +72,7 @@ class Pages:
                     return known
         return str(key)
 
-# %% ../nbs/26c_evaluate.ipynb #33ca4ec4
+# %% ../nbs/26c_evaluate.ipynb #2f05384f
 @dataclass(frozen=True, slots=True)
 class Result:
     "What came of one question."
@@ -108,7 +108,7 @@ def run(search: Search, questions: Sequence[Question], lists: Mapping[str, float
         results.append(Result(question.id, question.lang, question.answerable, rank, not search.answers(ranking), seconds, retrieved))
     return results
 
-# %% ../nbs/26c_evaluate.ipynb #f284e0e8
+# %% ../nbs/26c_evaluate.ipynb #66a8c080
 def summary(results: Sequence[Result]) -> dict[str, Any]:
     "The figures of some results: hit@k is the share of questions with an expected page among the first k, MRR@10 the mean of 1/rank."
     asked = [result for result in results if result.answerable]
@@ -135,7 +135,7 @@ def share(facts: Iterable[bool]) -> float:
     counted = list(facts)
     return sum(counted) / len(counted) if counted else 0.0
 
-# %% ../nbs/26c_evaluate.ipynb #d7939151
+# %% ../nbs/26c_evaluate.ipynb #04d27d34
 def evaluate(search: Search, questions: Sequence[Question]) -> dict[str, Any]:
     "Figures of every variant and, for the fused one, of every language; and its results."
     results = {name: run(search, questions, lists) for name, lists in VARIANTS.items()}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'Answer', 'as_error', 'Background', 'DocStral', 'default', 'ask', 'ask_async', 'search']
 
-# %% ../nbs/28_library.ipynb #117ef1c8
+# %% ../nbs/28_library.ipynb #e1b5c634
 import asyncio
 import atexit
 import functools
@@ -33,7 +33,7 @@ from docstral.types import (
     Sources,
 )
 
-# %% ../nbs/28_library.ipynb #dd45c2e1
+# %% ../nbs/28_library.ipynb #a7a46fa5
 @dataclass(frozen=True, slots=True)
 class Answer:
     "A finished answer."
@@ -61,7 +61,7 @@ class Answer:
         sources = "\n".join(f"{number}. [{source.label}]({source.url})" for number, source in self.cited)
         return "\n\n".join(part for part in (self.text, sources, f"*{self.receipt.line()}*") if part)
 
-# %% ../nbs/28_library.ipynb #f51d268c
+# %% ../nbs/28_library.ipynb #dc3eb107
 def as_error(failed: Failed) -> DocStralError:
     "The error that an `error` event tells of, as the class that has its code."
     kinds = [DocStralError]
@@ -70,7 +70,7 @@ def as_error(failed: Failed) -> DocStralError:
     kind = next((kind for kind in kinds if kind.code == failed.code), DocStralError)
     return kind(failed.message, failed.action, failed.retry_after)
 
-# %% ../nbs/28_library.ipynb #c1c3fe66
+# %% ../nbs/28_library.ipynb #d816a079
 Result = TypeVar("Result")
 
 
@@ -131,13 +131,23 @@ class Background:
 
         return asyncio.run_coroutine_threadsafe(run(), self.loop)
 
-    def close(self) -> None:
-        "End the loop and its thread."
+    async def _cancel_all(self) -> None:
+        "Stop what still runs on this loop, and wait until it has stopped."
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
+        "End what runs, do one last thing, and end the loop and its thread."
+        self.wait(self._cancel_all())
+        if last:
+            self.wait(last)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
 
-# %% ../nbs/28_library.ipynb #218f8942
+# %% ../nbs/28_library.ipynb #eac8148f
 class DocStral:
     "Ask Mistral's documentation, or your own. Opens the database and the index; close it, or use it in a `with`."
 
@@ -210,8 +220,7 @@ class DocStral:
         "Close connections and database. Closing twice does nothing."
         background, self._background = self._background, None
         if background:
-            background.wait(self._service.close())
-            background.close()
+            background.close(self._service.close())
             self.store.close()
 
     def __enter__(self) -> Self:
@@ -220,7 +229,7 @@ class DocStral:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/28_library.ipynb #495371a6
+# %% ../nbs/28_library.ipynb #5bab1398
 @functools.cache
 def default() -> DocStral:
     "The DocStral of the machine's settings, opened once for this process."

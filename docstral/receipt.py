@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PRICES_DATE', 'PRICES', 'FREE', 'cost', 'estimate_tokens', 'Meter']
 
-# %% ../nbs/13_receipt.ipynb #cbc69e5d
+# %% ../nbs/13_receipt.ipynb #31766fec
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .types import Citation, Message, Passage, Receipt
 
-# %% ../nbs/13_receipt.ipynb #717e9d9b
+# %% ../nbs/13_receipt.ipynb #86bc2e85
 PRICES_DATE = "2026-08-21"  # Mistral's public price list
 PRICES: dict[str, tuple[float, float]] = {
     "mistral-small-latest": (0.15, 0.60),
@@ -35,12 +35,12 @@ def cost(provider: str, model: str, tokens_in: int, tokens_out: int) -> float | 
     price_in, price_out = PRICES[model]
     return (tokens_in * price_in + tokens_out * price_out) / 1_000_000
 
-# %% ../nbs/13_receipt.ipynb #fd7b5fb2
+# %% ../nbs/13_receipt.ipynb #618eac77
 def estimate_tokens(text: str) -> int:
     "About how many tokens a text has."
     return -(-len(text) // 4)
 
-# %% ../nbs/13_receipt.ipynb #2abdad7e
+# %% ../nbs/13_receipt.ipynb #23e59f68
 @dataclass
 class Meter:
     "Times and counts of one answer."
@@ -70,7 +70,8 @@ class Meter:
         "The receipt of the answer as it is now."
         ended = time.perf_counter()
         sent = sum(estimate_tokens(message["content"]) for message in messages)
-        tokens_in, tokens_out = self.usage or (sent, estimate_tokens(answer))
+        nothing = (0, 0) if self.first is None else None  # a request that failed before its first token is not billed
+        tokens_in, tokens_out = self.usage or nothing or (sent, estimate_tokens(answer))
         writing = (self.last or 0) - (self.first or 0)
         supports = [citation.support for citation in citations]
         return Receipt(
@@ -81,7 +82,7 @@ class Meter:
             search_seconds=round(self.searched - self.started, 4) if self.searched else 0.0,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
-            tokens_estimated=self.usage is None,
+            tokens_estimated=not (self.usage or nothing),
             tokens_per_second=round(tokens_out / writing, 1) if writing > 0 else 0.0,
             cost=cost(self.provider, self.model, tokens_in, tokens_out),
             passages_read=len(passages),

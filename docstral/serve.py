@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'Loaded', 'create_app', 'listen', 'serve', 'ready_line']
 
-# %% ../nbs/27_serve.ipynb #b9bec14f
+# %% ../nbs/27_serve.ipynb #9e0a69c7
 import asyncio
 import logging
 import socket
@@ -22,7 +22,7 @@ from .types import DocStralError, ServerError
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/27_serve.ipynb #0017c7ea
+# %% ../nbs/27_serve.ipynb #b15f32b1
 Loaded = Callable[[DocStralError | None], None]
 
 
@@ -53,10 +53,12 @@ def create_app(service: ChatService, loaded: Loaded = lambda error: None, web: b
         mount(app, service)
     return app
 
-# %% ../nbs/27_serve.ipynb #6e955cb2
+# %% ../nbs/27_serve.ipynb #a4f53d8d
 def listen(host: str, port: int) -> socket.socket:
     "A socket bound to this address. Raises `ServerError` where that cannot be. Port 0: any free one."
     try:
+        if not 0 <= port <= 65_535:
+            raise OverflowError("ports go up to 65535")
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(address[0], socket.SOCK_STREAM)
     except (OSError, OverflowError) as error:
@@ -72,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     return bound
 
-# %% ../nbs/27_serve.ipynb #477938b7
+# %% ../nbs/27_serve.ipynb #1820d61c
 def serve(settings: Settings) -> None:
     "Serve until interrupted. Raises `DocStralError` where it cannot start, or where the index cannot be loaded."
     import uvicorn

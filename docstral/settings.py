@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_value', 'setting', 'default_data_dir', 'Settings', 'settings_file']
 
-# %% ../nbs/01_settings.ipynb #e70c1c5c
+# %% ../nbs/01_settings.ipynb #9634c2c4
 import configparser
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from .types import SettingsError
 
-# %% ../nbs/01_settings.ipynb #ca3fc0a7
+# %% ../nbs/01_settings.ipynb #ddf86eb5
 def read_value(
     name: str,  # the setting, as the reader wrote it: used in messages
     text: str,
@@ -36,12 +36,14 @@ def read_value(
         raise SettingsError(f"{name} is {text!r}; it should be {_WANTED[kind]}.") from error
     if kind is not str and not 0 <= value < float("inf"):
         raise SettingsError(f"{name} is {text!r}; it should not be negative or infinite.")
+    if name.lower().removeprefix("docstral_").startswith("port") and value > 65_535:
+        raise SettingsError(f"{name} is {text!r}; ports go up to 65535.")
     return value
 
 
 _WANTED = {int: "a whole number", float: "a number"}
 
-# %% ../nbs/01_settings.ipynb #9570a65d
+# %% ../nbs/01_settings.ipynb #571218b1
 def setting(default: Any, explanation: str, *choices: str, secret: bool = False) -> Any:
     "A field of `Settings` that can explain itself."
     metadata = {"explanation": explanation, "choices": choices, "secret": secret}
@@ -56,7 +58,7 @@ def default_data_dir() -> Path:
 
     return Path(platformdirs.user_data_dir("docstral", appauthor=False))
 
-# %% ../nbs/01_settings.ipynb #04112076
+# %% ../nbs/01_settings.ipynb #c0d483bb
 @dataclass(frozen=True)
 class Settings:
     "Every runtime setting. `Settings()` holds the defaults, `Settings.load()` what the machine says."
@@ -106,7 +108,7 @@ class Settings:
         "A copy with some settings changed."
         return replace(self, **changes)
 
-# %% ../nbs/01_settings.ipynb #78d3a427
+# %% ../nbs/01_settings.ipynb #35b3dace
 def _from_environment(kind: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
     "The settings that environment variables give. An empty variable counts as not set."
     found = {}
@@ -144,7 +146,7 @@ def _read_line(kind: type[Settings], path: Path, name: str, text: str) -> Any:
         raise SettingsError(f"{path} holds {name}, which is no setting. There are: {', '.join(public)}.")
     return read_value(f"{name} in {path}", text, public[name].type, public[name].metadata["choices"])
 
-# %% ../nbs/01_settings.ipynb #f94f05ef
+# %% ../nbs/01_settings.ipynb #27ad3ff3
 def settings_file() -> str:
     "The text of a settings.ini that names every setting with its default and explanation, all commented out."
     lines = [

@@ -6,7 +6,7 @@
 __all__ = ['MIGRATIONS', 'Result', 'migrate', 'Turn', 'ChatRecord', 'MessageRecord', 'connect', 'Store', 'save_turn',
            'list_chats', 'get_chat', 'list_messages']
 
-# %% ../nbs/02_store.ipynb #1184c235
+# %% ../nbs/02_store.ipynb #5f1b7856
 import concurrent.futures
 import re
 import threading
@@ -20,7 +20,7 @@ import orjson
 
 from .types import Citation, NotFoundError, Outcome, Passage, Receipt, StoreError, StoreLockedError, new_id
 
-# %% ../nbs/02_store.ipynb #14d9e0e6
+# %% ../nbs/02_store.ipynb #a1d758bd
 MIGRATIONS = [
     """
     CREATE TABLE users (id VARCHAR PRIMARY KEY, name VARCHAR NOT NULL);
@@ -28,7 +28,8 @@ MIGRATIONS = [
         id VARCHAR PRIMARY KEY, user_id VARCHAR NOT NULL, title VARCHAR NOT NULL,
         created TIMESTAMPTZ NOT NULL, updated TIMESTAMPTZ NOT NULL);
     CREATE TABLE messages (
-        id VARCHAR PRIMARY KEY, chat_id VARCHAR NOT NULL, role VARCHAR NOT NULL, content VARCHAR NOT NULL,
+        id VARCHAR PRIMARY KEY, chat_id VARCHAR NOT NULL, turn VARCHAR NOT NULL, role VARCHAR NOT NULL,
+        content VARCHAR NOT NULL,
         created TIMESTAMPTZ NOT NULL, outcome VARCHAR, sources JSON, citations JSON, receipt JSON);
     CREATE TABLE requests (
         created TIMESTAMPTZ, user_id VARCHAR, chat_id VARCHAR, message_id VARCHAR, provider VARCHAR, model VARCHAR,
@@ -49,7 +50,7 @@ MIGRATIONS = [
     """,
 ]
 
-# %% ../nbs/02_store.ipynb #f83f8d2e
+# %% ../nbs/02_store.ipynb #443fc74e
 def migrate(connection: Any) -> int:
     "Take the steps that this database has not taken yet; returns how many. Each step is one transaction."
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied TIMESTAMPTZ)")
@@ -66,7 +67,7 @@ def migrate(connection: Any) -> int:
         connection.commit()
     return len(MIGRATIONS) - taken
 
-# %% ../nbs/02_store.ipynb #5b46c9d8
+# %% ../nbs/02_store.ipynb #1092428b
 @dataclass(frozen=True, slots=True)
 class Turn:
     "One question and what came of it: all that is written at the end of an answer."
@@ -84,7 +85,7 @@ class Turn:
     error_code: str | None = None
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-# %% ../nbs/02_store.ipynb #729b9a8f
+# %% ../nbs/02_store.ipynb #51c30221
 @dataclass(frozen=True, slots=True)
 class ChatRecord:
     "A chat as it is listed."
@@ -109,7 +110,7 @@ class MessageRecord:
     citations: list[dict[str, Any]] | None = None
     receipt: dict[str, Any] | None = None
 
-# %% ../nbs/02_store.ipynb #6c9af4bf
+# %% ../nbs/02_store.ipynb #5447f567
 def connect(path: Path) -> Any:
     "Open or create the database file, with the schema up to date. Raises `StoreError` or `StoreLockedError`."
     import duckdb
@@ -126,7 +127,7 @@ def connect(path: Path) -> Any:
 
 def _explain(error: Exception, path: Path) -> StoreError:
     "What a failure to open the database means."
-    if "lock" in str(error):
+    if "Could not set lock" in str(error):
         process = re.search(r"PID (\d+)", str(error))
         holder = f"process {process[1]}" if process else "another process"
         return StoreLockedError(f"The database {path} is in use by {holder}: DuckDB lets one process open it.")
@@ -137,7 +138,7 @@ def _explain(error: Exception, path: Path) -> StoreError:
         )
     return StoreError(f"The database {path} cannot be opened: {str(error).splitlines()[0]}")
 
-# %% ../nbs/02_store.ipynb #c6a80551
+# %% ../nbs/02_store.ipynb #eb921820
 Result = TypeVar("Result")
 
 
@@ -153,7 +154,10 @@ class Store:
 
     def write(self, change: Callable[[Any], Result]) -> concurrent.futures.Future[Result]:
         "Queue `change(connection)`; it runs in one transaction, rolled back when it raises."
-        return self._writer.submit(self._in_transaction, change)
+        try:
+            return self._writer.submit(self._in_transaction, change)
+        except RuntimeError as error:
+            raise StoreError(f"The database {self.path} is closed.") from error
 
     def _in_transaction(self, change: Callable[[Any], Result]) -> Result:
         connection = self._connection
@@ -190,7 +194,7 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/02_store.ipynb #bc0fdc04
+# %% ../nbs/02_store.ipynb #87b00acf
 def save_turn(connection: Any, turn: Turn) -> None:
     "Write one turn: the user and the chat where they are new, both messages, and the request's row."
     asked, answered = turn.asked, max(datetime.now(UTC), turn.asked)
@@ -201,14 +205,15 @@ def save_turn(connection: Any, turn: Turn) -> None:
         [turn.chat_id, turn.user_id, turn.title, asked, answered],
     )
     connection.execute(
-        "INSERT INTO messages (id, chat_id, role, content, created) VALUES (?, ?, 'user', ?, ?)",
-        [new_id("msg"), turn.chat_id, turn.question, asked],
+        "INSERT INTO messages (id, chat_id, turn, role, content, created) VALUES (?, ?, ?, 'user', ?, ?)",
+        [new_id("msg"), turn.chat_id, turn.message_id, turn.question, asked],
     )
     connection.execute(
-        "INSERT INTO messages VALUES (?, ?, 'assistant', ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO messages VALUES (?, ?, ?, 'assistant', ?, ?, ?, ?, ?, ?)",
         [
             turn.message_id,
             turn.chat_id,
+            turn.message_id,
             turn.answer,
             answered,
             turn.outcome,
@@ -236,7 +241,7 @@ def save_turn(connection: Any, turn: Turn) -> None:
         ],
     )
 
-# %% ../nbs/02_store.ipynb #e142e653
+# %% ../nbs/02_store.ipynb #89c51062
 def list_chats(store: Store, user_id: str) -> list[ChatRecord]:
     "A user's chats, the one used last first."
     rows = store.read(
@@ -258,7 +263,7 @@ def list_messages(store: Store, user_id: str, chat_id: str) -> list[MessageRecor
     get_chat(store, user_id, chat_id)
     rows = store.read(
         "SELECT id, chat_id, role, content, created, outcome, sources, citations, receipt"
-        " FROM messages WHERE chat_id = ? ORDER BY created, role DESC",
+        " FROM messages WHERE chat_id = ? ORDER BY turn, role DESC",
         [chat_id],
     )
     return [MessageRecord(*row[:6], *(orjson.loads(value) if value else None for value in row[6:])) for row in rows]

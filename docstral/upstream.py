@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['said', 'seconds_to_wait', 'error_for']
 
-# %% ../nbs/06_upstream.ipynb #83265ddc
+# %% ../nbs/06_upstream.ipynb #f80d41e8
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +21,15 @@ from docstral.types import (
     UpstreamError,
 )
 
-# %% ../nbs/06_upstream.ipynb #c56a4e2f
-def said(body: bytes) -> str:
-    "The words of an error reply, at most 300 characters; empty where there are none to be read."
+# %% ../nbs/06_upstream.ipynb #b8088eaa
+def said(body: bytes, secret: str = "") -> str:
+    "The words of an error reply without the secret, at most 300 characters; empty where there are none to be read."
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError:
         return ""
-    return _words(reply)[:300] if isinstance(reply, dict) else ""
+    words = _words(reply) if isinstance(reply, dict) else ""
+    return (words.replace(secret, "***") if secret else words)[:300]
 
 
 def _words(reply: Mapping[str, Any]) -> str:
@@ -42,11 +43,11 @@ def _words(reply: Mapping[str, Any]) -> str:
         if isinstance(value, list):
             fields = [entry for entry in value if isinstance(entry, dict)]
             return "; ".join(
-                f"{'.'.join(str(part) for part in entry.get('loc', ()))}: {entry.get('msg', '')}" for entry in fields
+                f"{'.'.join(str(part) for part in entry.get('loc') or ())}: {entry.get('msg', '')}" for entry in fields
             )
     return ""
 
-# %% ../nbs/06_upstream.ipynb #3abe1365
+# %% ../nbs/06_upstream.ipynb #4a90aa95
 def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
     "The value of Retry-After in seconds, where it is a number."
     try:
@@ -64,12 +65,12 @@ def error_for(
     secret: str = "",  # the key that was sent: taken out of what the server says
 ) -> ProviderError:
     "The error that an HTTP reply of 400 or more stands for."
-    words = said(body)
-    if secret:
-        words = words.replace(secret, "***")
+    words = said(body, secret)
     because = f": {words.rstrip('.')}." if words else "."
     if status == 401:
         return KeyRejectedError(f"The provider refused the API key{because}")
+    if status == 403:
+        return KeyRejectedError(f"The API key is not allowed to do this{because}", "Use another key, or another model.")
     if status == 429:
         if headers.get("x-ratelimit-limit-req-minute") == "0":
             return ModelUnknownError(f"The plan of this API key has no quota for the model {model}{because}")
