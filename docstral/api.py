@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COOKIE', 'TOKEN', 'YEAR', 'read_cookie', 'user_id', 'Identity', 'reply', 'error_reply', 'validation_error',
-           'add_error_handlers', 'encode', 'EventStream', 'ChatRequest', 'add_chat_routes', 'add_status_routes',
-           'create_api']
+           'add_error_handlers', 'encode', 'EventStream', 'ChatRequest', 'add_chat_routes', 'add_search_routes',
+           'add_status_routes', 'create_api']
 
-# %% ../nbs/20_api.ipynb #595b4d40
+# %% ../nbs/20_api.ipynb #8ef2eb13
 import hashlib
 import re
 import secrets
@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, FastAPI, Header, Request
+from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import MutableHeaders
@@ -27,12 +27,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import __version__
-from .chat import ChatService, Question
+from .chat import LONGEST_QUESTION, ChatService, Question
+from .explain import explain
 from .metrics import totals
 from .store import get_chat, list_chats, list_messages
 from .types import DocStralError, Event, QuestionError
 
-# %% ../nbs/20_api.ipynb #06bba6df
+# %% ../nbs/20_api.ipynb #1bab2889
 COOKIE = "docstral_session"
 TOKEN = re.compile(r"[\w-]{43}")  # 256 random bits in base 64
 YEAR = 365 * 24 * 3600
@@ -48,7 +49,7 @@ def user_id(cookies: Mapping[str, str]) -> str:
     "The user that a request's cookies stand for."
     return "user_" + hashlib.sha256(cookies.get(COOKIE, "").encode()).hexdigest()[:24]
 
-# %% ../nbs/20_api.ipynb #911c6ca0
+# %% ../nbs/20_api.ipynb #c04d6719
 class Identity:
     "Middleware: gives each visitor a cookie and each request an id. Plain ASGI, so that streams pass untouched."
 
@@ -78,7 +79,7 @@ class Identity:
 
         await self.app(scope, receive, send_with_headers)
 
-# %% ../nbs/20_api.ipynb #e479a927
+# %% ../nbs/20_api.ipynb #eec60979
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     "A JSON reply."
     return Response(orjson.dumps(content), status, headers, "application/json")
@@ -134,7 +135,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def unforeseen(request: Request, error: Exception) -> Response:
         return error_reply(request, DocStralError("Something failed that should not; the log has the details."))
 
-# %% ../nbs/20_api.ipynb #8ffd7b04
+# %% ../nbs/20_api.ipynb #165553c3
 def encode(event: Event) -> bytes:
     "An event as server-sent event."
     return b"event: %b\ndata: %b\n\n" % (event.type.encode(), orjson.dumps(event))
@@ -162,7 +163,7 @@ class EventStream(StreamingResponse):
         finally:
             await self.events.aclose()
 
-# %% ../nbs/20_api.ipynb #55f3c606
+# %% ../nbs/20_api.ipynb #b21b922c
 class ChatRequest(BaseModel):
     "The body of `POST /chat`."
 
@@ -210,6 +211,26 @@ def add_chat_routes(router: APIRouter, service: ChatService) -> None:
         return reply(found | {"messages": list_messages(service.store, user, chat_id)})
 
 
+def add_search_routes(router: APIRouter, service: ChatService) -> None:
+    "The search alone."
+
+    @router.get("/search", summary="The passages that fit a question, best first")
+    def search(
+        q: Annotated[str, Query(max_length=LONGEST_QUESTION)],
+        k: Annotated[int, Query(ge=1, le=50)] = 6,
+        language: str = "",
+        source: str = "",
+        explained: Annotated[bool, Query(alias="explain")] = False,
+    ) -> Response:
+        Question(q).check()
+        found = service.ready()
+        filters: dict[str, Any] = {"language": language, "source": source}
+        content: dict[str, Any] = {"passages": found.passages(q, k, **filters)}
+        if explained:
+            content["explanation"] = explain(found, q, k, **filters)
+        return reply(content)
+
+
 def add_status_routes(router: APIRouter, service: ChatService) -> None:
     "How the service is."
 
@@ -220,9 +241,13 @@ def add_status_routes(router: APIRouter, service: ChatService) -> None:
 
     @router.get("/metrics", summary="Latency, tokens, cost and errors of all answers")
     def metrics() -> Response:
-        return reply(totals(service.store))
+        figures = totals(service.store)
+        if service.search:
+            cache = service.search.embedder
+            figures["embedding_cache"] = {"hits": cache.hits, "misses": cache.misses}
+        return reply(figures)
 
-# %% ../nbs/20_api.ipynb #321ff291
+# %% ../nbs/20_api.ipynb #0cb344e9
 def create_api(service: ChatService, **options: Any) -> FastAPI:
     "The HTTP API of a service. FastAPI's own pages are off: they load scripts from another host."
     app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, **options)
@@ -230,6 +255,7 @@ def create_api(service: ChatService, **options: Any) -> FastAPI:
     add_error_handlers(app)
     router = APIRouter()
     add_chat_routes(router, service)
+    add_search_routes(router, service)
     add_status_routes(router, service)
     app.include_router(router)
     return app

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'search_text', 'ChatService']
 
-# %% ../nbs/19_chat.ipynb #f50c8da1
+# %% ../nbs/19_chat.ipynb #389f86cd
 import asyncio
 import logging
 import time
@@ -46,7 +46,7 @@ from docstral.types import (
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/19_chat.ipynb #8cb5e263
+# %% ../nbs/19_chat.ipynb #1a5b0c6d
 LONGEST_QUESTION = 4_000  # characters
 
 
@@ -84,7 +84,7 @@ class Question:
             if value is not None and not least <= value <= most:
                 raise QuestionError(f"{name} is {value}; it can be {least} to {most}.")
 
-# %% ../nbs/19_chat.ipynb #18d33d1b
+# %% ../nbs/19_chat.ipynb #d5a4e2e4
 @dataclass
 class Draft:
     "The state of one answer."
@@ -138,7 +138,7 @@ class Draft:
             self.asked,
         )
 
-# %% ../nbs/19_chat.ipynb #0f4a56d7
+# %% ../nbs/19_chat.ipynb #23f32a90
 def as_history(messages: list[MessageRecord]) -> list[Message]:
     "Questions and answers in turn, as a model reads them; turns without an answer are left out."
     history: list[Message] = []
@@ -155,7 +155,7 @@ def search_text(question: str, history: list[Message]) -> str:
         return f"{history[-2]['content']}\n{question}"
     return question
 
-# %% ../nbs/19_chat.ipynb #e37ecf20
+# %% ../nbs/19_chat.ipynb #882d74dc
 class ChatService:
     "Answers questions. One instance serves all users; `ask` may run many times at once."
 
@@ -199,6 +199,12 @@ class ChatService:
             self._providers[name] = make_provider(name, self.settings)
         return self._providers[name]
 
+    def ready(self) -> Search:
+        "The search, once it is loaded. Raises `IndexNotReadyError`, or what kept it from loading."
+        if self.search is None:
+            raise self.failure or IndexNotReadyError("The index is still loading.", retry_after=2)
+        return self.search
+
     async def close(self) -> None:
         "Close the providers' connections. The store is its owner's to close."
         for provider in self._providers.values():
@@ -239,8 +245,7 @@ class ChatService:
     async def _accept(self, user_id: str, question: Question) -> tuple[Draft, Provider, list[Message]]:
         "Check a question and make what its answer needs. Raises `DocStralError` where it cannot be asked."
         question.check()
-        if self.search is None:
-            raise self.failure or IndexNotReadyError("The index is still loading.", retry_after=2)
+        self.ready()
         provider = self.provider(choose_provider(self.settings, question.provider, question.api_key))
         model = provider.model(Request(question.text, [], model=question.model or ""))
         draft = Draft(user_id, question, Meter(provider.name, model))
@@ -252,11 +257,10 @@ class ChatService:
 
     async def _find(self, draft: Draft, history: list[Message]) -> None:
         "Search for passages."
-        assert self.search is not None
-        text = search_text(draft.question.text, history)
-        ranking = await asyncio.to_thread(self.search.ranker.rank, text)
-        draft.passages = fit(self.search.read(ranking, self.settings.passages))
-        draft.answerable = bool(draft.passages) and self.search.answers(ranking)
+        search, text = self.ready(), search_text(draft.question.text, history)
+        ranking = await asyncio.to_thread(search.ranker.rank, text)
+        draft.passages = fit(search.read(ranking, self.settings.passages))
+        draft.answerable = bool(draft.passages) and search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched = time.perf_counter()
 

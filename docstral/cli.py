@@ -6,7 +6,7 @@
 __all__ = ['parser', 'open_settings', 'Bar', 'run_serve', 'searching', 'run_index', 'run_sync', 'run_search', 'run_eval',
            'print_json', 'run_ask', 'print_stream', 'main']
 
-# %% ../nbs/29_cli.ipynb #b9ddd4de
+# %% ../nbs/29_cli.ipynb #3d869f04
 import argparse
 import io
 import json
@@ -22,7 +22,7 @@ from . import __version__
 from .settings import Settings
 from .types import CorpusError, DocStralError
 
-# %% ../nbs/29_cli.ipynb #b8d2326f
+# %% ../nbs/29_cli.ipynb #ec2fb401
 def parser() -> argparse.ArgumentParser:
     "The commands and their options."
     main = argparse.ArgumentParser(prog="docstral", description="Ask Mistral's documentation; every claim is cited.")
@@ -43,12 +43,15 @@ def parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="find passages")
     search.add_argument("question")
     search.add_argument("-k", type=int, default=6, help="how many (6)")
+    search.add_argument("--language", default="", help="only pages in this language: en, fr")
+    search.add_argument("--source", default="", help="only pages whose path begins so")
     search.add_argument("--explain", action="store_true", help="say why these, and what else was found")
     search.set_defaults(run=run_search)
 
     evaluate = commands.add_parser("eval", help="measure the search with questions whose answers are known")
     evaluate.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl")
     evaluate.add_argument("--output", type=Path, metavar="FILE", help="write what was found for each question")
+    evaluate.add_argument("--calibrate", action="store_true", help="from now on, refuse as these questions suggest")
     evaluate.set_defaults(run=run_eval)
 
     for command in (ask, search, evaluate):
@@ -68,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=run_sync)
     return main
 
-# %% ../nbs/29_cli.ipynb #9cf140d8
+# %% ../nbs/29_cli.ipynb #648ea86c
 def open_settings(arguments: argparse.Namespace) -> Settings:
     "The machine's settings, with what the command line says instead."
     known = {"host", "port", "docs", "provider"}
@@ -99,7 +102,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-# %% ../nbs/29_cli.ipynb #d983d208
+# %% ../nbs/29_cli.ipynb #ba977f4f
 def run_serve(arguments: argparse.Namespace) -> None:
     "docstral serve"
     from docstral.serve import serve
@@ -121,7 +124,7 @@ def searching(settings: Settings, choose: bool = False) -> Iterator[tuple[Any, A
             bar.close()
         yield opened
 
-# %% ../nbs/29_cli.ipynb #fc4fcce4
+# %% ../nbs/29_cli.ipynb #20b0a173
 def run_index(arguments: argparse.Namespace) -> None:
     "docstral index"
     from docstral.corpus import shipped_corpus
@@ -153,15 +156,16 @@ def run_sync(arguments: argparse.Namespace) -> None:
     if report.failed:
         raise CorpusError(f"{len(report.failed)} files could not be fetched.", "Run it again: what is there is kept.")
 
-# %% ../nbs/29_cli.ipynb #d06a820d
+# %% ../nbs/29_cli.ipynb #fb21e1d2
 def run_search(arguments: argparse.Namespace) -> None:
     "docstral search"
     from docstral.explain import as_text, explain
 
     k = max(arguments.k, 1)
     with searching(open_settings(arguments)) as (search, _):
-        passages = search.passages(arguments.question, k)
-        explanation = explain(search, arguments.question, k) if arguments.explain else None
+        filters = {"language": arguments.language, "source": arguments.source}
+        passages = search.passages(arguments.question, k, **filters)
+        explanation = explain(search, arguments.question, k, **filters) if arguments.explain else None
     if arguments.json:
         explained = {"explanation": explanation} if explanation else {}
         print_json({"question": arguments.question, "passages": passages} | explained)
@@ -177,10 +181,15 @@ def run_search(arguments: argparse.Namespace) -> None:
 
 def run_eval(arguments: argparse.Namespace) -> None:
     "docstral eval"
-    from docstral.evaluate import evaluate, read_questions, table
+    from docstral.collection import collection_id, set_threshold
+    from docstral.evaluate import calibrate, evaluate, read_questions, table
 
     questions = read_questions(arguments.questions)
-    with searching(open_settings(arguments)) as (search, _):
+    with searching(open_settings(arguments)) as (search, report):
+        if arguments.calibrate:
+            search.threshold = calibrate(search, questions)
+            folders = [Path(folder) for folder in report.folders]
+            set_threshold(search.embedder.store, collection_id(folders), search.threshold)
         found = evaluate(search, questions)
     if arguments.output:
         lines = ({name: result[name] for name in ("id", "retrieved", "refused")} for result in found["results"])
@@ -197,7 +206,7 @@ def print_json(content: Any) -> None:
 
     print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
-# %% ../nbs/29_cli.ipynb #19345bb8
+# %% ../nbs/29_cli.ipynb #329f297f
 def run_ask(arguments: argparse.Namespace) -> None:
     "docstral ask"
     from docstral.library import DocStral
@@ -241,7 +250,7 @@ def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
                 answer = Answer(event.text, sources, event.citations, event.outcome, event.receipt, "", "")
                 print(str(answer).removeprefix(event.text))
 
-# %% ../nbs/29_cli.ipynb #f3bb94a9
+# %% ../nbs/29_cli.ipynb #be697508
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run a command; returns the exit status."
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -267,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     return 0
 
-# %% ../nbs/29_cli.ipynb #587e6f25
+# %% ../nbs/29_cli.ipynb #e36bb69a
 def _forget_output() -> None:
     "Write nothing more: Python would try again when it ends, and complain."
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

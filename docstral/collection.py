@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['Progress', 'Collection', 'find_collection', 'collection_id', 'folders_to_use', 'files_signature',
            'chunks_fingerprint', 'embed_chunks', 'write_collection', 'StoredPage', 'read_pages', 'read_chunks',
-           'Report', 'prepare', 'open_index']
+           'Report', 'prepare', 'set_threshold', 'open_index']
 
-# %% ../nbs/09_collection.ipynb #66fce2dd
+# %% ../nbs/09_collection.ipynb #ef9d886c
 import hashlib
 import shutil
 import time
@@ -27,7 +27,7 @@ from .settings import Settings
 from .store import Store
 from .types import CorpusError, SearchIndexError
 
-# %% ../nbs/09_collection.ipynb #436d8a9e
+# %% ../nbs/09_collection.ipynb #b7219fe3
 @dataclass(frozen=True, slots=True)
 class Collection:
     "A set of folders that was indexed."
@@ -37,12 +37,14 @@ class Collection:
     embedder: str
     signature: str  # of the files, as they were
     fingerprint: str  # of the chunks and their embedder
+    threshold: float | None = None  # confidence below which it does not answer, once that was calibrated
 
 
 def find_collection(store: Store, folders: Sequence[Path]) -> Collection | None:
     "What is stored for these folders."
     rows = store.read(
-        "SELECT id, folders, embedder, signature, fingerprint FROM collections WHERE id = ?", [collection_id(folders)]
+        "SELECT id, folders, embedder, signature, fingerprint, threshold FROM collections WHERE id = ?",
+        [collection_id(folders)],
     )
     return Collection(rows[0][0], orjson.loads(rows[0][1]), *rows[0][2:]) if rows else None
 
@@ -59,7 +61,7 @@ def folders_to_use(store: Store, settings: Settings) -> tuple[Path, ...]:
     chosen = store.read("SELECT folders FROM collections WHERE chosen IS NOT NULL ORDER BY chosen DESC LIMIT 1")
     return tuple(Path(folder) for folder in orjson.loads(chosen[0][0])) if chosen else (shipped_corpus(),)
 
-# %% ../nbs/09_collection.ipynb #bd92cec8
+# %% ../nbs/09_collection.ipynb #280cea20
 def files_signature(folders: Sequence[Path], beside: Sequence[Page] = ()) -> str:
     "A hash of every file's path, size and time of change, and of pages beside them: equal means nothing to read."
     seen = hashlib.sha256("".join(page.digest for page in beside).encode())
@@ -80,7 +82,7 @@ def chunks_fingerprint(embedder: str, chunks: Sequence[Chunk]) -> str:
         seen.update(f"{chunk.id}\0{chunk.digest}\n".encode())
     return seen.hexdigest()
 
-# %% ../nbs/09_collection.ipynb #c2f3a164
+# %% ../nbs/09_collection.ipynb #ec9c15ad
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
@@ -89,7 +91,7 @@ def embed_chunks(cache: EmbeddingCache, chunks: Sequence[Chunk], progress: Progr
     texts = {chunk.digest: chunk.search_text for chunk in chunks}
     return cache.fill(texts, lambda done, total: progress("embedding", done, total))
 
-# %% ../nbs/09_collection.ipynb #d6bee39e
+# %% ../nbs/09_collection.ipynb #95be1b83
 def write_collection(
     store: Store, collection: Collection, pages: Sequence[Page], chunks: Sequence[Chunk], chosen: bool
 ) -> None:
@@ -116,7 +118,8 @@ def write_collection(
         now = datetime.now(UTC)
         connection.execute(
             "INSERT OR REPLACE INTO collections VALUES (?, ?, ?, ?, ?, ?, coalesce(?, "
-            "(SELECT chosen FROM collections WHERE id = ?)))",
+            "(SELECT chosen FROM collections WHERE id = ?)), "
+            "(SELECT threshold FROM collections WHERE id = ? AND embedder = ?))",  # it is the embedder's as well
             [
                 collection.id,
                 orjson.dumps(collection.folders).decode(),
@@ -126,6 +129,8 @@ def write_collection(
                 now,
                 now if chosen else None,
                 collection.id,
+                collection.id,
+                collection.embedder,
             ],
         )
 
@@ -168,7 +173,7 @@ def read_chunks(store: Store, collection: str) -> list[Chunk]:
     )
     return [Chunk(*row) for row in rows]
 
-# %% ../nbs/09_collection.ipynb #a8abcf12
+# %% ../nbs/09_collection.ipynb #3caaa8a0
 @dataclass(frozen=True, slots=True)
 class Report:
     "What indexing did."
@@ -220,12 +225,21 @@ def prepare(
     open_index(store, collection, cache)
     return Report(names, len(read), len(pieces), embedded, time.perf_counter() - began, True, problems)
 
-# %% ../nbs/09_collection.ipynb #44905a95
+# %% ../nbs/09_collection.ipynb #0db61f81
 def _choose(store: Store, collection: str) -> None:
     "Answer from this collection from now on."
     store.write(
         lambda connection: connection.execute(
             "UPDATE collections SET chosen = ? WHERE id = ?", [datetime.now(UTC), collection]
+        )
+    ).result()
+
+
+def set_threshold(store: Store, collection: str, threshold: float) -> None:
+    "Keep the confidence below which a collection counts as not answering."
+    store.write(
+        lambda connection: connection.execute(
+            "UPDATE collections SET threshold = ? WHERE id = ?", [threshold, collection]
         )
     ).result()
 

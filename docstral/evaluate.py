@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'Question', 'read_questions', 'page_key', 'Pages', 'Result', 'run', 'summary', 'share', 'evaluate',
-           'table']
+           'calibrate', 'table']
 
-# %% ../nbs/26c_evaluate.ipynb #c365c107
+# %% ../nbs/26c_evaluate.ipynb #077f327a
 import json
 import statistics
 import time
@@ -19,7 +19,7 @@ from .ranking import LISTS
 from .search import Search
 from .types import CorpusError
 
-# %% ../nbs/26c_evaluate.ipynb #024c1553
+# %% ../nbs/26c_evaluate.ipynb #d2862159
 @dataclass(frozen=True, slots=True)
 class Question:
     "A question with known answers."
@@ -50,7 +50,7 @@ def read_questions(path: Path) -> list[Question]:
         raise CorpusError(f"{path} has no questions.", "Give a file of questions (JSON lines).")
     return questions
 
-# %% ../nbs/26c_evaluate.ipynb #93473ecf
+# %% ../nbs/26c_evaluate.ipynb #758d887e
 def page_key(path: str) -> str:
     "A path without what does not matter: language, and the names that only say 'page'."
     place = PurePosixPath(*(part for part in PurePosixPath(path).parts if part not in ("en", "fr")))
@@ -72,7 +72,7 @@ class Pages:
                     return known
         return str(key)
 
-# %% ../nbs/26c_evaluate.ipynb #2f05384f
+# %% ../nbs/26c_evaluate.ipynb #feb98caf
 @dataclass(frozen=True, slots=True)
 class Result:
     "What came of one question."
@@ -108,7 +108,7 @@ def run(search: Search, questions: Sequence[Question], lists: Mapping[str, float
         results.append(Result(question.id, question.lang, question.answerable, rank, not search.answers(ranking), seconds, retrieved))
     return results
 
-# %% ../nbs/26c_evaluate.ipynb #66a8c080
+# %% ../nbs/26c_evaluate.ipynb #591f6f80
 def summary(results: Sequence[Result]) -> dict[str, Any]:
     "The figures of some results: hit@k is the share of questions with an expected page among the first k, MRR@10 the mean of 1/rank."
     asked = [result for result in results if result.answerable]
@@ -135,7 +135,7 @@ def share(facts: Iterable[bool]) -> float:
     counted = list(facts)
     return sum(counted) / len(counted) if counted else 0.0
 
-# %% ../nbs/26c_evaluate.ipynb #04d27d34
+# %% ../nbs/26c_evaluate.ipynb #fb1d87bf
 def evaluate(search: Search, questions: Sequence[Question]) -> dict[str, Any]:
     "Figures of every variant and, for the fused one, of every language; and its results."
     results = {name: run(search, questions, lists) for name, lists in VARIANTS.items()}
@@ -146,6 +146,14 @@ def evaluate(search: Search, questions: Sequence[Question]) -> dict[str, Any]:
         | {f"fused, {lang}": summary([result for result in fused if result.lang == lang]) for lang in languages},
         "results": [asdict(result) for result in fused],
     }
+
+
+def calibrate(search: Search, questions: Sequence[Question], lost: float = 0.05) -> float:
+    "The threshold of confidence that refuses at most this share of the questions that have an answer."
+    sure = sorted(search.ranker.rank(question.question).confidence for question in questions if question.answerable)
+    if not sure:
+        raise CorpusError("None of the questions has an answer.", "Calibrate with questions that have one.")
+    return sure[int(lost * len(sure))]
 
 
 def table(figures: dict[str, dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'Answer', 'as_error', 'Background', 'DocStral', 'default', 'ask', 'ask_async', 'search']
 
-# %% ../nbs/28_library.ipynb #e1b5c634
+# %% ../nbs/28_library.ipynb #92f38cd7
 import asyncio
 import atexit
 import functools
@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
 from .chat import ChatService, Question
+from .explain import Explanation, explain
 from .settings import Settings
 from .store import Store
 from docstral.types import (
@@ -33,7 +34,7 @@ from docstral.types import (
     Sources,
 )
 
-# %% ../nbs/28_library.ipynb #a7a46fa5
+# %% ../nbs/28_library.ipynb #8feb4a8b
 @dataclass(frozen=True, slots=True)
 class Answer:
     "A finished answer."
@@ -61,7 +62,7 @@ class Answer:
         sources = "\n".join(f"{number}. [{source.label}]({source.url})" for number, source in self.cited)
         return "\n\n".join(part for part in (self.text, sources, f"*{self.receipt.line()}*") if part)
 
-# %% ../nbs/28_library.ipynb #dc3eb107
+# %% ../nbs/28_library.ipynb #24944880
 def as_error(failed: Failed) -> DocStralError:
     "The error that an `error` event tells of, as the class that has its code."
     kinds = [DocStralError]
@@ -70,7 +71,7 @@ def as_error(failed: Failed) -> DocStralError:
     kind = next((kind for kind in kinds if kind.code == failed.code), DocStralError)
     return kind(failed.message, failed.action, failed.retry_after)
 
-# %% ../nbs/28_library.ipynb #d816a079
+# %% ../nbs/28_library.ipynb #62d92cd9
 Result = TypeVar("Result")
 
 
@@ -147,7 +148,7 @@ class Background:
         self._thread.join()
         self.loop.close()
 
-# %% ../nbs/28_library.ipynb #eac8148f
+# %% ../nbs/28_library.ipynb #cdd7f5d0
 class DocStral:
     "Ask Mistral's documentation, or your own. Opens the database and the index; close it, or use it in a `with`."
 
@@ -181,10 +182,13 @@ class DocStral:
         "The same, for `async for`."
         return self._loop.events(self._service.ask(self.user, Question(question, **wishes)))
 
-    def search(self, question: str, k: int = 6) -> list[Passage]:
-        "The passages that fit a question, best first."
-        assert self._service.search is not None
-        return self._service.search.passages(question, k)
+    def search(self, question: str, k: int = 6, **filters: Any) -> list[Passage]:
+        "The passages that fit a question, best first; `filters` are `language` and `source` (the beginning of a path)."
+        return self._service.ready().passages(question, k, **filters)
+
+    def explain(self, question: str, k: int = 6, **filters: Any) -> Explanation:
+        "The same search, explained: each list's rank of each page, what was read and what was not."
+        return explain(self._service.ready(), question, k, **filters)
 
     async def _collect(self, question: Question) -> Answer:
         "The events of an answer as an `Answer`. Raises what a `Failed` event tells of."
@@ -229,7 +233,7 @@ class DocStral:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/28_library.ipynb #5bab1398
+# %% ../nbs/28_library.ipynb #18f265d0
 @functools.cache
 def default() -> DocStral:
     "The DocStral of the machine's settings, opened once for this process."
@@ -249,6 +253,6 @@ async def ask_async(question: str, **wishes: Any) -> Answer:
     return await opened.ask_async(question, **wishes)
 
 
-def search(question: str, k: int = 6) -> list[Passage]:
-    "The passages that fit a question, best first."
-    return default().search(question, k)
+def search(question: str, k: int = 6, **filters: Any) -> list[Passage]:
+    "The passages that fit a question, best first; `filters` are `language` and `source`."
+    return default().search(question, k, **filters)

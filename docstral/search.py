@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PER_PAGE', 'default_threshold', 'Search', 'open_search']
 
-# %% ../nbs/10b_search.ipynb #ba8d0ae1
+# %% ../nbs/10b_search.ipynb #7eae930b
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,14 @@ from docstral.collection import (
 )
 from .cache import EmbeddingCache
 from .corpus import Chunk
-from .embed import Embedder, make_embedder
+from .embed import make_embedder
 from .index import Index
 from .ranking import Ranker, Ranking
 from .settings import Settings
 from .store import Store
 from .types import Passage, SearchIndexError
 
-# %% ../nbs/10b_search.ipynb #07c93640
+# %% ../nbs/10b_search.ipynb #9323199d
 def default_threshold(chunks: int) -> float:
     """The confidence below which a question counts as not answered by a collection of so many chunks.
 
@@ -41,7 +41,7 @@ def default_threshold(chunks: int) -> float:
     """
     return float(np.clip(0.29 + 0.097 * np.log10(max(chunks, 1) / 450), 0.2, 0.5))
 
-# %% ../nbs/10b_search.ipynb #f19b26e2
+# %% ../nbs/10b_search.ipynb #beba19cd
 PER_PAGE = 3  # passages of one page among the results
 
 
@@ -53,7 +53,7 @@ class Search:
         chunks: Sequence[Chunk],
         pages: dict[str, StoredPage],
         index: Index,
-        embedder: Embedder,
+        embedder: EmbeddingCache,
         weights: str = "",  # as `ranking.path_weights` reads them
         threshold: float | None = None,  # confidence below which a question counts as not answered; None: by size
     ):
@@ -110,7 +110,7 @@ class Search:
             chunk.path,
         )
 
-# %% ../nbs/10b_search.ipynb #a839c529
+# %% ../nbs/10b_search.ipynb #aff130b0
 def open_search(
     store: Store,
     settings: Settings,
@@ -125,4 +125,4 @@ def open_search(
         raise SearchIndexError("The index that was just written is not in the database.")
     chunks, pages = read_chunks(store, collection.id), read_pages(store, collection.id)
     index = open_index(store, collection, cache)
-    return Search(chunks, pages, index, cache, settings.weights), report
+    return Search(chunks, pages, index, cache, settings.weights, collection.threshold), report

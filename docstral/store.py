@@ -6,7 +6,7 @@
 __all__ = ['MIGRATIONS', 'Result', 'migrate', 'Turn', 'ChatRecord', 'MessageRecord', 'connect', 'Store', 'save_turn',
            'list_chats', 'get_chat', 'list_messages']
 
-# %% ../nbs/02_store.ipynb #5f1b7856
+# %% ../nbs/02_store.ipynb #d815687c
 import concurrent.futures
 import re
 import threading
@@ -20,7 +20,7 @@ import orjson
 
 from .types import Citation, NotFoundError, Outcome, Passage, Receipt, StoreError, StoreLockedError, new_id
 
-# %% ../nbs/02_store.ipynb #a1d758bd
+# %% ../nbs/02_store.ipynb #96894db6
 MIGRATIONS = [
     """
     CREATE TABLE users (id VARCHAR PRIMARY KEY, name VARCHAR NOT NULL);
@@ -39,7 +39,7 @@ MIGRATIONS = [
     """
     CREATE TABLE collections (
         id VARCHAR PRIMARY KEY, folders JSON NOT NULL, embedder VARCHAR NOT NULL, signature VARCHAR NOT NULL,
-        fingerprint VARCHAR NOT NULL, indexed TIMESTAMPTZ NOT NULL, chosen TIMESTAMPTZ);
+        fingerprint VARCHAR NOT NULL, indexed TIMESTAMPTZ NOT NULL, chosen TIMESTAMPTZ, threshold DOUBLE);
     CREATE TABLE pages (
         collection VARCHAR, path VARCHAR, title VARCHAR, url VARCHAR, licence VARCHAR, language VARCHAR,
         digest VARCHAR);
@@ -50,7 +50,7 @@ MIGRATIONS = [
     """,
 ]
 
-# %% ../nbs/02_store.ipynb #443fc74e
+# %% ../nbs/02_store.ipynb #897ffb95
 def migrate(connection: Any) -> int:
     "Take the steps that this database has not taken yet; returns how many. Each step is one transaction."
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied TIMESTAMPTZ)")
@@ -67,7 +67,7 @@ def migrate(connection: Any) -> int:
         connection.commit()
     return len(MIGRATIONS) - taken
 
-# %% ../nbs/02_store.ipynb #1092428b
+# %% ../nbs/02_store.ipynb #8d402377
 @dataclass(frozen=True, slots=True)
 class Turn:
     "One question and what came of it: all that is written at the end of an answer."
@@ -85,7 +85,7 @@ class Turn:
     error_code: str | None = None
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-# %% ../nbs/02_store.ipynb #51c30221
+# %% ../nbs/02_store.ipynb #0ce666dd
 @dataclass(frozen=True, slots=True)
 class ChatRecord:
     "A chat as it is listed."
@@ -110,7 +110,7 @@ class MessageRecord:
     citations: list[dict[str, Any]] | None = None
     receipt: dict[str, Any] | None = None
 
-# %% ../nbs/02_store.ipynb #5447f567
+# %% ../nbs/02_store.ipynb #eb6ff04c
 def connect(path: Path) -> Any:
     "Open or create the database file, with the schema up to date. Raises `StoreError` or `StoreLockedError`."
     import duckdb
@@ -138,7 +138,7 @@ def _explain(error: Exception, path: Path) -> StoreError:
         )
     return StoreError(f"The database {path} cannot be opened: {str(error).splitlines()[0]}")
 
-# %% ../nbs/02_store.ipynb #eb921820
+# %% ../nbs/02_store.ipynb #a56072e8
 Result = TypeVar("Result")
 
 
@@ -194,7 +194,7 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/02_store.ipynb #87b00acf
+# %% ../nbs/02_store.ipynb #cc2edad4
 def save_turn(connection: Any, turn: Turn) -> None:
     "Write one turn: the user and the chat where they are new, both messages, and the request's row."
     asked, answered = turn.asked, max(datetime.now(UTC), turn.asked)
@@ -241,7 +241,7 @@ def save_turn(connection: Any, turn: Turn) -> None:
         ],
     )
 
-# %% ../nbs/02_store.ipynb #89c51062
+# %% ../nbs/02_store.ipynb #63641bdc
 def list_chats(store: Store, user_id: str) -> list[ChatRecord]:
     "A user's chats, the one used last first."
     rows = store.read(
