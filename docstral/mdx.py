@@ -6,12 +6,12 @@
 __all__ = ['CODE', 'ATTRIBUTES', 'RULES', 'HTML', 'TAG', 'IMPORT', 'EXPORT', 'PARTIAL', 'FRONT_MATTER', 'Aside', 'attribute',
            'strip_tags', 'clean_mdx', 'clean_markdown']
 
-# %% ../nbs/03_mdx.ipynb #b2bb74e3
+# %% ../nbs/03_mdx.ipynb #115b8ecf
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-# %% ../nbs/03_mdx.ipynb #668186f8
+# %% ../nbs/03_mdx.ipynb #3aa046c4
 CODE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"  # a fence, or the rest
     r"|(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)",  # inline code
@@ -43,7 +43,7 @@ def _dedent(code: str, indent: str) -> str:
     "A fence that stood within indented components, moved to the left margin."
     return "\n".join(line.removeprefix(indent) for line in code.split("\n"))
 
-# %% ../nbs/03_mdx.ipynb #6dca20d9
+# %% ../nbs/03_mdx.ipynb #88bc9927
 ATTRIBUTES = r"""(?:"[^"]*"|'[^']*'|\{(?:[^{}]|\{[^{}]*\})*\}|[^<>"'{}])*?"""
 
 
@@ -67,7 +67,7 @@ def _card(found: re.Match[str]) -> str:
     link = f"- [{attribute(found[1], 'title')}]({attribute(found[1], 'href')})"
     return f"{link}: {description}\n" if description else f"{link}\n"
 
-# %% ../nbs/03_mdx.ipynb #4613b7fb
+# %% ../nbs/03_mdx.ipynb #e1e3d631
 def _app_link(found: re.Match[str]) -> str:
     "A link into Mistral's apps: its text, or the path of menus that it names."
     path = re.search(r"path=\{\[(.*?)\]\}", found[0], re.DOTALL)
@@ -99,7 +99,7 @@ RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(r"</(?:tr|TableRow)>"), "\n"),
 ]
 
-# %% ../nbs/03_mdx.ipynb #89948d8e
+# %% ../nbs/03_mdx.ipynb #8975e6ab
 HTML = "a|audio|b|blockquote|br|center|details|div|em|figcaption|figure|h[1-6]|hr|i|iframe|img|kbd|legend|li|ol|p|path|picture"
 HTML += "|section|small|source|span|strong|sub|summary|sup|svg|table|tbody|td|tfoot|th|thead|tr|u|ul|video"
 TAG = re.compile(rf"</?(?:[A-Z]\w*[a-z][\w.]*|(?:{HTML})\b){ATTRIBUTES}/?>", re.DOTALL)
@@ -109,10 +109,10 @@ def strip_tags(text: str) -> str:
     "Text without its tags, and without the indentation and blank lines that they leave behind."
     text = TAG.sub("", text)
     text = re.sub(r"^[ \t]+(?=\x00|\*\*|#)", "", text, flags=re.MULTILINE)  # what stood within components
-    text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    text = "\n".join(line.rstrip() for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
-# %% ../nbs/03_mdx.ipynb #fdf822ac
+# %% ../nbs/03_mdx.ipynb #f1f296e7
 IMPORT = re.compile(r"""^import\s(?:[^;'"]*?\bfrom\s*)?['"]([^'"]+)['"];?[ \t]*$""", re.MULTILINE)
 EXPORT = re.compile(r"^export\s[^\n]*$", re.MULTILINE)
 PARTIAL = re.compile(r"""^import\s+(\w+)\s+from\s+['"](\.[^'"]+\.mdx?)['"]""", re.MULTILINE)
@@ -152,7 +152,7 @@ def _normal(path: PurePosixPath) -> PurePosixPath:
             parts.append(part)
     return PurePosixPath(*parts)
 
-# %% ../nbs/03_mdx.ipynb #c216b449
+# %% ../nbs/03_mdx.ipynb #29ffb355
 def clean_markdown(text: str) -> str:
     "Markdown without HTML comments and layout tags; code untouched."
     aside = Aside()

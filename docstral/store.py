@@ -6,11 +6,12 @@
 __all__ = ['MIGRATIONS', 'Result', 'migrate', 'Turn', 'ChatRecord', 'MessageRecord', 'connect', 'Store', 'save_turn',
            'list_chats', 'get_chat', 'list_messages']
 
-# %% ../nbs/02_store.ipynb #d815687c
+# %% ../nbs/02_store.ipynb #753e8992
 import concurrent.futures
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ import orjson
 
 from .types import Citation, NotFoundError, Outcome, Passage, Receipt, StoreError, StoreLockedError, new_id
 
-# %% ../nbs/02_store.ipynb #96894db6
+# %% ../nbs/02_store.ipynb #b8c591f1
 MIGRATIONS = [
     """
     CREATE TABLE users (id VARCHAR PRIMARY KEY, name VARCHAR NOT NULL);
@@ -50,7 +51,7 @@ MIGRATIONS = [
     """,
 ]
 
-# %% ../nbs/02_store.ipynb #897ffb95
+# %% ../nbs/02_store.ipynb #1e35ddcb
 def migrate(connection: Any) -> int:
     "Take the steps that this database has not taken yet; returns how many. Each step is one transaction."
     connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, applied TIMESTAMPTZ)")
@@ -67,7 +68,7 @@ def migrate(connection: Any) -> int:
         connection.commit()
     return len(MIGRATIONS) - taken
 
-# %% ../nbs/02_store.ipynb #8d402377
+# %% ../nbs/02_store.ipynb #cbcd5337
 @dataclass(frozen=True, slots=True)
 class Turn:
     "One question and what came of it: all that is written at the end of an answer."
@@ -85,7 +86,7 @@ class Turn:
     error_code: str | None = None
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-# %% ../nbs/02_store.ipynb #0ce666dd
+# %% ../nbs/02_store.ipynb #6ee42d63
 @dataclass(frozen=True, slots=True)
 class ChatRecord:
     "A chat as it is listed."
@@ -110,7 +111,7 @@ class MessageRecord:
     citations: list[dict[str, Any]] | None = None
     receipt: dict[str, Any] | None = None
 
-# %% ../nbs/02_store.ipynb #eb6ff04c
+# %% ../nbs/02_store.ipynb #3d3fed41
 def connect(path: Path) -> Any:
     "Open or create the database file, with the schema up to date. Raises `StoreError` or `StoreLockedError`."
     import duckdb
@@ -136,9 +137,14 @@ def _explain(error: Exception, path: Path) -> StoreError:
             f"{path} is not a DuckDB database, or it is damaged.",
             "Move the file away to start afresh, or put back a copy of it.",
         )
-    return StoreError(f"The database {path} cannot be opened: {str(error).splitlines()[0]}")
+    return StoreError(f"The database {path} cannot be opened: {_first_line(error)}")
 
-# %% ../nbs/02_store.ipynb #a56072e8
+
+def _first_line(error: Exception) -> str:
+    "What an error says first."
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+# %% ../nbs/02_store.ipynb #04e8cabd
 Result = TypeVar("Result")
 
 
@@ -160,13 +166,18 @@ class Store:
             raise StoreError(f"The database {self.path} is closed.") from error
 
     def _in_transaction(self, change: Callable[[Any], Result]) -> Result:
+        import duckdb
+
         connection = self._connection
         connection.begin()
         try:
             result = change(connection)
             connection.commit()
-        except BaseException:
-            connection.rollback()
+        except BaseException as error:
+            with suppress(duckdb.Error):  # where the database itself is at fault, there is nothing to take back
+                connection.rollback()
+            if isinstance(error, duckdb.Error):
+                raise StoreError(f"The database {self.path} cannot be written: {_first_line(error)}") from error
             raise
         return result
 
@@ -179,6 +190,8 @@ class Store:
                 return cursor.execute(query, list(parameters)).fetchall()
         except duckdb.ConnectionException as error:
             raise StoreError(f"The database {self.path} is closed.") from error
+        except duckdb.Error as error:
+            raise StoreError(f"The database {self.path} cannot be read: {_first_line(error)}") from error
 
     def close(self) -> None:
         "Finish the queued writes, then close the file. Closing twice does nothing."
@@ -194,7 +207,7 @@ class Store:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/02_store.ipynb #cc2edad4
+# %% ../nbs/02_store.ipynb #4ef6ed06
 def save_turn(connection: Any, turn: Turn) -> None:
     "Write one turn: the user and the chat where they are new, both messages, and the request's row."
     asked, answered = turn.asked, max(datetime.now(UTC), turn.asked)
@@ -241,7 +254,7 @@ def save_turn(connection: Any, turn: Turn) -> None:
         ],
     )
 
-# %% ../nbs/02_store.ipynb #63641bdc
+# %% ../nbs/02_store.ipynb #cf3a86a1
 def list_chats(store: Store, user_id: str) -> list[ChatRecord]:
     "A user's chats, the one used last first."
     rows = store.read(

@@ -1,10 +1,19 @@
 "What several test files share."
 
 import os
+import shutil
 import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from mistral_server import ScriptedMistral
+
+from docstral.chat import ChatService
+from docstral.embed import StaticEmbedder
+from docstral.search import open_search
+from docstral.settings import Settings
+from docstral.store import Store
 
 
 @pytest.fixture
@@ -26,3 +35,121 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+PAGES = {
+    "streaming.md": """---
+title: Stream a chat completion
+source: https://docs.example.org/streaming
+licence: CC-BY-4.0
+---
+To stream a chat completion, set `stream` to `true` in the request.
+
+## End of a stream
+
+The server sends the line `data: [DONE]` when the stream is finished.
+
+```python
+for event in client.chat.stream(model="mistral-small-latest", messages=messages):
+    print(event.data.choices[0].delta.content)
+```
+""",
+    "embeddings.md": """---
+title: Embed texts
+source: https://docs.example.org/embeddings
+---
+The model mistral-embed turns a text into a vector with 1,024 dimensions.
+
+## Batches
+
+One request can hold many texts. The vectors come back in the order of the texts.
+""",
+    "guides/errors.mdx": """---
+title: Errors and rate limits
+---
+<SectionTab as="h1" sectionId="limits">Rate limits</SectionTab>
+
+HTTP status 429 means that the rate limit is reached. Wait for the seconds in the `Retry-After` header.
+
+| Status | Meaning |
+|---|---|
+| 401 | The API key is missing or wrong |
+| 429 | The rate limit is reached |
+""",
+    "fr/flux.md": """---
+title: Recevoir une réponse en flux
+language: fr
+---
+Pour recevoir la réponse en flux, mettez le paramètre `stream` à `true` dans la requête.
+""",
+}
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder of four pages. Tests that change pages copy it."
+    folder = tmp_path_factory.mktemp("corpus") / "pages"
+    for name, text in PAGES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def indexed(pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A data folder whose database and index know these pages, made once."
+    folder = tmp_path_factory.mktemp("indexed")
+    settings = Settings(data_dir=folder, docs=(pages,))
+    with Store(folder / "docstral.duckdb") as store:
+        open_search(store, settings, choose=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def embedder() -> StaticEmbedder:
+    "The embedded default, loaded once."
+    return StaticEmbedder()
+
+
+@pytest.fixture
+def data_dir(indexed: Path, tmp_path: Path) -> Path:
+    "A data folder of the test's own, with the pages indexed."
+    return Path(shutil.copytree(indexed, tmp_path / "data"))
+
+
+@pytest.fixture
+def mistral() -> Iterator[ScriptedMistral]:
+    "A scripted Mistral API."
+    with ScriptedMistral() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(data_dir: Path, pages: Path, mistral: ScriptedMistral) -> Settings:
+    "Settings that answer from the pages and know the scripted API, but have no key."
+    return Settings(data_dir=data_dir, docs=(pages,), mistral_url=mistral.url)
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    "A database of the test's own, with the pages indexed."
+    with Store(data_dir / "docstral.duckdb") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def service(settings: Settings, store: Store) -> AsyncIterator[ChatService]:
+    "A chat service that is ready, without a key."
+    made = ChatService(settings, store)
+    made.load()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def with_key(settings: Settings, store: Store) -> AsyncIterator[ChatService]:
+    "A chat service that answers with the scripted API."
+    made = ChatService(settings.but(mistral_api_key="settings-key"), store)
+    made.load()
+    yield made
+    await made.close()

@@ -1,6 +1,7 @@
 "The wheel that `pip install` gets holds everything, and needs nothing of what the project is developed with."
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -85,5 +86,27 @@ def test_imports_without_nbdev(installed: Path, plain_environment: dict[str, str
     assert Path(printed.strip()) == installed / "docstral" / "__init__.py"
 
 
-# TO COME, with the command line: `docstral ask` from the wheel answers with the shipped corpus, offline.
-# run("from docstral.cli import main; main()", installed, plain_environment, "ask", "How do I stream a chat?")
+# What a user has not: tools of development, the web app's Gradio, and a network.
+FORBIDDEN = """
+import socket
+sys.modules.update(dict.fromkeys(['gradio', 'pytest', 'jupytext', 'ruff', 'mypy', 'playwright', 'llama_index.llms']))
+def refuse(*arguments, **more):
+    raise AssertionError(f"the network was used: {arguments}")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+"""
+ANSWER = FORBIDDEN + "from docstral.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def test_answers_from_the_shipped_corpus_offline(installed: Path, plain_environment: dict[str, str]) -> None:
+    printed = run(ANSWER, installed, plain_environment, "ask", "How do I stream a chat completion?", "--json")
+    answer = json.loads(printed)
+    assert answer["outcome"] == "cited" and answer["receipt"]["provider"] == "extractive"
+    assert "stream" in answer["text"] and answer["citations"]
+    pages = {path.relative_to(installed / "docstral" / "shipped_corpus").as_posix() for path in installed.rglob("*.md")}
+    assert answer["sources"][0]["page"] in pages
+
+
+def test_answers_in_a_few_lines_of_python(installed: Path, plain_environment: dict[str, str]) -> None:
+    code = FORBIDDEN + "from docstral import ask; print(ask('How do I know that a stream is finished?'))"
+    printed = run(code, installed, plain_environment)
+    assert "[DONE]" in printed and "[1]" in printed and "https://" in printed

@@ -1,0 +1,97 @@
+"What several test files use: a live application, server-sent events, the command line."
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+import uvicorn
+
+from docstral.serve import listen
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCSTRAL = [sys.executable, "-c", "import sys; from docstral.cli import main; sys.exit(main())"]
+Found = TypeVar("Found")
+DEADLINE = 60.0  # seconds for a program or a server to do what takes about one
+
+
+def eventually(read: Callable[[], Found]) -> Found:
+    "What a reading finds, as soon as it finds something: for what another thread is about to write."
+    ends = time.monotonic() + DEADLINE
+    while not (found := read()):
+        assert time.monotonic() < ends, "it never came"
+        time.sleep(0.005)
+    return found
+
+
+class TooSlow(BaseException):
+    "What `at_most` raises: no handler for errors catches it."
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    "Fail what takes longer, even where it hangs in a system call or in a regular expression."
+
+    def end(*signal_and_frame: object) -> None:
+        raise TooSlow(f"it took longer than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Live:
+    "An application served over HTTP on a free port, by a thread."
+
+    def __init__(self, app: Any):
+        self._socket = listen("127.0.0.1", 0)
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="live")
+
+    def __enter__(self) -> Self:
+        self._thread.start()  # the socket listens already: who connects early waits
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(DEADLINE)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+
+def read_events(text: str) -> list[tuple[str, dict[str, Any]]]:
+    "A stream of server-sent events as pairs of name and data; anything else in it is an error."
+    assert text.endswith("\n\n"), "the stream ends within an event"
+    found = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        name, data = block.split("\n")
+        assert name.startswith("event: ") and data.startswith("data: "), block
+        found.append((name[7:], orjson.loads(data[6:])))
+    return found
+
+
+def docstral(*arguments: str, environment: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    "Run `docstral` with these arguments in a process of its own; never with a traceback."
+    ran = subprocess.run(
+        [*DOCSTRAL, *arguments],
+        cwd=folder,
+        env=dict(environment) | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        encoding="utf8",
+        timeout=DEADLINE,
+    )
+    assert "Traceback" not in ran.stderr + ran.stdout, ran.stderr
+    return ran

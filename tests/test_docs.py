@@ -1,0 +1,126 @@
+"What the documentation says is there, and what is there is in the documentation."
+
+import argparse
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from fastapi.routing import APIRoute
+from helpers import DEADLINE, ROOT, Live
+
+from docstral.api import create_api
+from docstral.chat import ChatService
+from docstral.cli import parser
+from docstral.serve import create_app
+from docstral.settings import Settings
+from docstral.store import Store
+
+API, SETUP = ROOT / "docs" / "API.md", ROOT / "docs" / "SETUP.md"
+
+
+def text_of(path: Path) -> str:
+    "The text of a page of documentation."
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not written yet")
+    return path.read_text(encoding="utf8")
+
+
+def examples(path: Path) -> list[str]:
+    "The fenced bash examples of a page, in their order."
+    text = path.read_text(encoding="utf8") if path.is_file() else ""
+    return list(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture
+def live(settings: Settings, store: Store) -> Iterator[str]:
+    "The address of an application that is ready."
+    loaded = threading.Event()
+    with Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as server:
+        assert loaded.wait(DEADLINE)
+        yield server.url
+
+
+def test_the_examples_of_the_api_run_in_their_order(live: str, tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl on this machine")
+    text_of(API)
+    found = examples(API)
+    assert sum("curl" in code for code in found) >= 5
+    for code in found:
+        script = code.replace("http://127.0.0.1:7860", live).replace("curl ", "curl --fail-with-body --noproxy '*' ")
+        assert "7860" not in script
+        ran = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE
+        )
+        assert ran.returncode == 0, code + ran.stdout + ran.stderr
+        assert '"error"' not in ran.stdout and "event: error" not in ran.stdout, code + ran.stdout
+
+
+def test_the_readmes_example_over_http_runs(live: str) -> None:
+    [code] = [code for code in examples(ROOT / "README.md") if "curl" in code]
+    ran = subprocess.run(
+        ["bash", "-c", code.replace("http://127.0.0.1:7860", live).replace("curl ", "curl --noproxy '*' ")],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert "event: done" in ran.stdout, ran.stderr
+
+
+def test_every_setting_is_in_the_setup_guide_with_its_default() -> None:
+    text = text_of(SETUP)
+    for setting in fields(Settings):
+        name = "MISTRAL_API_KEY" if setting.metadata["secret"] else f"DOCSTRAL_{setting.name.upper()}"
+        assert name in text, f"docs/SETUP.md does not name {name}"
+        for choice in setting.metadata["choices"]:
+            assert f"`{choice}`" in text, f"docs/SETUP.md does not name {choice} of {name}"
+
+
+def test_the_setup_guide_names_no_setting_that_is_not_there() -> None:
+    known = {f"DOCSTRAL_{setting.name.upper()}" for setting in fields(Settings)} | {"DOCSTRAL_SETTINGS"}
+    assert not set(re.findall(r"DOCSTRAL_[A-Z_]+[A-Z]", text_of(SETUP))) - known - {"DOCSTRAL_REQUIRE_BROWSER"}
+
+
+def test_every_address_of_the_api_is_documented(service: ChatService) -> None:
+    text = text_of(API)
+    routes = [route for route in routes_of(create_api(service).routes) if route.include_in_schema]
+    assert len(routes) >= 5
+    for route in routes:
+        for method in route.methods or ():
+            assert f"`{method} {route.path}`" in text, f"docs/API.md does not name {method} {route.path}"
+
+
+def routes_of(found: list[object]) -> list[APIRoute]:
+    "The routes, also those within routers that were included."
+    own = [route for route in found if isinstance(route, APIRoute)]
+    inner = [getattr(route, "original_router", None) or getattr(route, "app", None) for route in found]
+    return own + [each for router in inner if hasattr(router, "routes") for each in routes_of(router.routes)]
+
+
+def test_every_field_of_a_question_and_a_receipt_is_documented() -> None:
+    from docstral.api import ChatRequest
+    from docstral.types import Passage, Receipt
+
+    text = text_of(API)
+    for name in [*ChatRequest.model_fields, *Receipt.__slots__, *Passage.__slots__]:
+        assert f"`{name}`" in text, f"docs/API.md does not name {name}"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(path.read_text(encoding="utf8") for path in pages)
+    commands = next(action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)).choices
+    assert "docstral --version" in text
+    for name in commands:
+        assert f"docstral {name}" in text, f"no page names docstral {name}"
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)\s#]+)", page.read_text(encoding="utf8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"

@@ -1,0 +1,283 @@
+"The database: what was acknowledged is kept, what is another's stays hidden, and errors say what to do."
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pytest
+from helpers import DEADLINE, ROOT
+
+from docstral import store as module
+from docstral.store import Store, Turn, connect, get_chat, list_chats, list_messages, migrate, save_turn
+from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
+
+PASSAGE = Passage("a.md::0", "Page", "Section", "https://a.example", "Text with “quotes”.", 0.5)
+
+
+def turn(user: str = "ada", chat: str = "chat_1", **changes: object) -> Turn:
+    "A turn to write."
+    made = Turn(user, chat, new_id("msg"), "How?", "So [1].", "cited", Receipt("mistral", "small", 1.5), "How?")
+    return replace(made, **changes)
+
+
+def save(store: Store, *turns: Turn) -> None:
+    "Write turns, and wait until they are written."
+    for each in turns:
+        store.write(lambda connection, each=each: save_turn(connection, each)).result(DEADLINE)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Store]:
+    "A new database."
+    with Store(tmp_path / "new" / "docstral.duckdb") as store:
+        yield store
+
+
+@pytest.fixture
+def process() -> Iterator[list[subprocess.Popen[str]]]:
+    "Processes that a test starts; they end with it."
+    started: list[subprocess.Popen[str]] = []
+    yield started
+    for each in started:
+        each.kill()
+        each.communicate()
+
+
+def start(code: str, path: Path) -> subprocess.Popen[str]:
+    "A program of these lines, with the path of a database."
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_turn_comes_back_as_it_was(empty: Store) -> None:
+    written = turn(sources=[PASSAGE], citations=[Citation(1, "a.md::0", 0, 4, 0.75)], question="Où ça?\n\0")
+    save(empty, written)
+    question, answer = list_messages(empty, "ada", "chat_1")
+    assert (question.role, question.content, question.receipt) == ("user", "Où ça?\n\0", None)
+    assert (answer.id, answer.content, answer.outcome) == (written.message_id, "So [1].", "cited")
+    assert answer.sources and answer.sources[0]["text"] == PASSAGE.text
+    assert answer.citations == [{"n": 1, "source_id": "a.md::0", "start": 0, "end": 4, "support": 0.75}]
+    assert answer.receipt and answer.receipt["seconds"] == 1.5
+    assert answer.created.utcoffset() is not None
+
+
+def test_chats_are_listed_by_last_use(empty: Store) -> None:
+    save(empty, turn(chat="chat_1", title="first"), turn(chat="chat_2", title="second"), turn(chat="chat_1", title="x"))
+    assert [(chat.id, chat.title) for chat in list_chats(empty, "ada")] == [("chat_1", "first"), ("chat_2", "second")]
+
+
+def test_another_users_chat_is_not_found(empty: Store) -> None:
+    save(empty, turn(user="bob", chat="chat_of_bob"))
+    assert list_chats(empty, "ada") == []
+    for reading in (get_chat, list_messages):
+        with pytest.raises(NotFoundError) as other:
+            reading(empty, "ada", "chat_of_bob")
+        with pytest.raises(NotFoundError) as unknown:
+            reading(empty, "ada", "chat_unknown")
+        assert str(other.value).replace("chat_of_bob", "chat_unknown") == str(unknown.value)
+
+
+def test_a_write_that_fails_leaves_nothing(empty: Store) -> None:
+    def change(connection: duckdb.DuckDBPyConnection) -> None:
+        save_turn(connection, turn())
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        empty.write(change).result(DEADLINE)
+    assert list_chats(empty, "ada") == []
+    save(empty, turn())  # and the next one works
+    assert len(list_messages(empty, "ada", "chat_1")) == 2
+
+
+def test_readers_and_writers_at_once(empty: Store) -> None:
+    errors: list[Exception] = []
+
+    def read() -> None:
+        try:
+            for _ in range(40):
+                for chat in list_chats(empty, "ada"):
+                    assert len(list_messages(empty, "ada", chat.id)) % 2 == 0
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    save(empty, *(turn(chat=f"chat_{number % 5}") for number in range(40)))
+    for reader in readers:
+        reader.join(DEADLINE)
+    assert errors == []
+    assert sum(len(list_messages(empty, "ada", chat.id)) for chat in list_chats(empty, "ada")) == 80
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from docstral.store import Store, Turn, save_turn
+from docstral.types import Receipt, new_id
+store = Store(Path(sys.argv[1]))
+for number in range(100_000):
+    turn = Turn("ada", "chat_1", f"msg_{number:06}", "How?", "So.", "uncited", Receipt("x", "y"))
+    store.write(lambda connection: save_turn(connection, turn)).result()
+    print(number, flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_acknowledged_turn(tmp_path: Path, process: list[subprocess.Popen[str]]) -> None:
+    writer = start(WRITER, tmp_path / "docstral.duckdb")
+    process.append(writer)
+    assert writer.stdout
+    for line in writer.stdout:
+        if int(line) >= 40:
+            break
+    writer.send_signal(signal.SIGKILL)
+    rest = writer.stdout.read().split()
+    writer.wait(DEADLINE)
+    acknowledged = int(rest[-1]) if rest else 40
+    with Store(tmp_path / "docstral.duckdb") as store:
+        kept = {message.id for message in list_messages(store, "ada", "chat_1") if message.role == "assistant"}
+        [(requests,)] = store.read("SELECT count(*) FROM requests")
+    assert {f"msg_{number:06}" for number in range(acknowledged + 1)} <= kept
+    assert requests == len(kept)  # a turn is there whole, or not at all
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from docstral.store import Store
+with Store(Path(sys.argv[1])):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_which_one_has_the_database(
+    tmp_path: Path, process: list[subprocess.Popen[str]]
+) -> None:
+    path = tmp_path / "docstral.duckdb"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    process.append(holder)
+    assert holder.stdout and holder.stdout.readline() == "open\n"
+    with pytest.raises(StoreLockedError, match=f"process {holder.pid}") as error:
+        Store(path)
+    assert "DOCSTRAL_DATA_DIR" in error.value.action
+    holder.communicate("", timeout=DEADLINE)
+    Store(path).close()  # free again
+
+
+def test_old_databases_are_brought_up_to_date_and_keep_their_chats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "docstral.duckdb"
+    steps = module.MIGRATIONS
+    monkeypatch.setattr(module, "MIGRATIONS", steps[:1])
+    with Store(path) as store:
+        save(store, turn())
+    monkeypatch.setattr(module, "MIGRATIONS", [*steps, "ALTER TABLE chats ADD COLUMN colour VARCHAR"])
+    with Store(path) as store:
+        assert len(list_messages(store, "ada", "chat_1")) == 2
+        assert store.read("SELECT count(*), max(number) FROM migrations") == [(len(steps) + 1, len(steps) + 1)]
+        assert store.read("SELECT colour FROM chats") == [(None,)]
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "docstral.duckdb"
+    with Store(path) as store:
+        save(store, turn())
+    steps = module.MIGRATIONS
+    monkeypatch.setattr(module, "MIGRATIONS", [*steps, "CREATE TABLE extra (a INTEGER); SELECT nonsense;"])
+    with pytest.raises(StoreError):
+        Store(path)
+    monkeypatch.setattr(module, "MIGRATIONS", steps)
+    with Store(path) as store:
+        assert len(list_messages(store, "ada", "chat_1")) == 2
+        assert store.read("SELECT count(*) FROM information_schema.tables WHERE table_name = 'extra'") == [(0,)]
+
+
+def test_migrating_twice_does_nothing(empty: Store) -> None:
+    assert empty.write(migrate_again).result(DEADLINE) == 0
+
+
+def migrate_again(connection: duckdb.DuckDBPyConnection) -> int:
+    "Take the steps that are missing, which are none."
+    return migrate(connection)
+
+
+def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "docstral.duckdb"
+    with Store(path) as store:
+        store.write(lambda connection: connection.execute("INSERT INTO migrations VALUES (99, now())")).result()
+    with pytest.raises(StoreError, match="schema steps") as error:
+        Store(path)
+    assert "Upgrade" in error.value.action
+
+
+def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "docstral.duckdb"
+    path.write_bytes(b"not a database " * 1000)
+    with pytest.raises(StoreError, match="not a DuckDB database") as error:
+        Store(path)
+    assert not isinstance(error.value, StoreLockedError)
+    assert path.read_bytes().startswith(b"not a database")
+
+
+def test_a_damaged_file_in_a_folder_named_blocks_is_not_called_locked(tmp_path: Path) -> None:
+    path = tmp_path / "blocks" / "docstral.duckdb"
+    path.parent.mkdir()
+    path.write_bytes(b"not a database " * 1000)
+    with pytest.raises(StoreError) as error:
+        connect(path)
+    assert not isinstance(error.value, StoreLockedError)
+
+
+def test_a_damaged_database_is_not_called_locked(indexed: Path, tmp_path: Path) -> None:
+    data = (indexed / "docstral.duckdb").read_bytes()
+    path = tmp_path / "docstral.duckdb"
+    path.write_bytes(data[:20_000] + b"\xff" * 20_000 + data[40_000:])
+    with pytest.raises(StoreError, match="damaged"), Store(path) as store:
+        list_chats(store, "ada")
+
+
+def test_a_truncated_database_says_so(indexed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "docstral.duckdb"
+    path.write_bytes((indexed / "docstral.duckdb").read_bytes()[:600_000])
+    with pytest.raises(StoreError), Store(path) as store:
+        for table in ("chunks", "embeddings", "pages"):
+            store.read(f"SELECT * FROM {table}")
+
+
+def test_a_data_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path / "file" / "docstral.duckdb")
+
+
+def test_closing_writes_what_is_queued_and_can_be_done_twice(tmp_path: Path) -> None:
+    store = Store(tmp_path / "docstral.duckdb")
+    turns = [turn(chat=f"chat_{number}") for number in range(10)]
+    writes = [store.write(lambda connection, each=each: save_turn(connection, each)) for each in turns]
+    store.close()
+    store.close()
+    assert all(write.done() and not write.exception() for write in writes)
+    with pytest.raises(StoreError, match="closed"):
+        list_chats(store, "ada")
+
+
+def test_writing_to_a_closed_database_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "docstral.duckdb")
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        save(store, turn())

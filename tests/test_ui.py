@@ -1,0 +1,298 @@
+"The web app without a browser: what its views let through, and what the desk decides."
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from docstral.api import create_api
+from docstral.chat import ChatService
+from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
+from docstral.settings import Settings
+from docstral.store import ChatRecord, Store, list_chats, list_messages
+from docstral.types import Citation, Failed, Notice, Passage, RateLimitedError, Receipt
+from docstral.web.desk import (
+    Desk,
+    Parts,
+    Reader,
+    ask,
+    follow,
+    open_chat,
+    open_page,
+    show_citation,
+    show_metrics,
+    stop,
+)
+from docstral.web.markdown import render_markdown
+from docstral.web.panels import show_chats
+from docstral.web.ui import build_blocks, mount
+from docstral.web.views import Answer, show_answer, show_sources
+from docstral.web.words import ENGLISH, FRENCH, Words
+
+WEB = Path(__file__).resolve().parent.parent / "docstral" / "web"
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
+    "![seen](https://example.org/seen.png)",
+    "[link](javascript:alert(1)) <javascript:alert(1)>",
+    '[link](https://example.org/"onclick="alert(1))',
+    "```<img src=x>\n</code></pre><script>alert(1)</script>\n```",
+    "`</code><script>alert(1)</script>`",
+    "[1]: javascript:alert(1)\n\n[1] [a][1]",
+    "| <script>a</script> |\n|---|\n| <img src=x> |",
+    "# <iframe src=//example.org>",
+    "&lt;script&gt;alert(1)&lt;/script&gt; &#60;img src=x&#62;",
+    "\ue000<script>\ue001alert(1)",
+]
+
+
+class Reading(HTMLParser):
+    "Collects the tags and attributes of some HTML, as a browser would see them."
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def assert_harmless(html: str) -> None:
+    "Nothing in it loads, runs, or leads to anything but a web page."
+    for tag, attributes in Reading(html).found:
+        assert tag not in {"script", "img", "iframe", "svg", "style", "link", "object", "form"}, tag
+        assert not [name for name in attributes if name.startswith("on")], attributes
+        assert re.match(r"(https?://|#|$)", attributes.get("href") or ""), attributes
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_html(text: str) -> None:
+    passage = Passage("a::0", text, text, "javascript:alert(1)", text, 0.5, licence=text)
+    citations = [Citation(1, "a::0", 0, len(text), 1.0), Citation(1, "a::0", 3, 9, 1.0)]
+    answer = Answer(text, text, text, f"{text}\n\nSo it is [1].", [passage], citations, "cited", Receipt(text, text))
+    failed = Answer(text, failed=Failed("x", text, text), notice=Notice("x", text), outcome="error")
+    for html in (
+        render_markdown(text, spans=[(0, len(text))]),
+        show_answer(answer, ENGLISH),
+        show_answer(failed, FRENCH),
+        show_answer(Answer(text, notice=Notice("x", text)), ENGLISH),
+        show_sources(answer, ENGLISH),
+    ):
+        assert_harmless(html)
+    now = datetime.now(UTC)
+    assert_harmless(show_chats([ChatRecord(text, text, now, now)], text, ENGLISH))
+
+
+def test_markers_in_code_are_no_citations() -> None:
+    html = render_markdown("Use `messages[1]` [1].\n\n```python\nx[1]\n```\n", lambda n: f"<b>{n}</b>")
+    assert html.count("<b>1</b>") == 1
+
+
+def test_every_word_is_used_and_there_in_both_languages() -> None:
+    source = "\n".join(path.read_text(encoding="utf8") for path in WEB.glob("*.py") if path.name != "words.py")
+    for field in fields(Words):
+        assert getattr(ENGLISH, field.name) and getattr(FRENCH, field.name), field.name
+        used = re.search(rf'words\.{field.name}\b|"{field.name}": lay_out', source)
+        assert used, f"nothing shows {field.name}"
+
+
+# The desk, with a real service over two pages
+
+
+class Scripted(Provider):
+    "Writes words slowly, or fails, as the question says."
+
+    name = "extractive"
+
+    def model(self, request: Request) -> str:
+        return "scripted"
+
+    async def stream(self, request: Request) -> AsyncGenerator[ProviderEvent, None]:
+        for word in "Set stream to true [1]. It ends with DONE [1].".split(" "):
+            await asyncio.sleep(0.02)
+            yield Text(f"{word} ")
+            if "fail" in request.question:
+                raise RateLimitedError("Too <many> requests.")
+        yield Finished("stop")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatService]:
+    "A chat service over two pages, whose provider is scripted."
+    folder = tmp_path_factory.mktemp("desk")
+    pages = {"chat.md": "# Chat\n\n## Streaming\n\nSet stream to true. The stream ends with DONE.\n",
+             "tools.md": "# Tools\n\nDeclare tools with a JSON schema.\n"}  # fmt: skip
+    (folder / "docs").mkdir()
+    for name, text in pages.items():
+        (folder / "docs" / name).write_text(text, encoding="utf8")
+    settings = Settings(data_dir=folder / "data", docs=(folder / "docs",), provider="extractive")
+    with Store(settings.data_dir / "docstral.duckdb") as store:
+        service = ChatService(settings, store)
+        service.load()
+        service._providers["extractive"] = Scripted()
+        yield service
+
+
+@pytest.fixture
+def desk(service: ChatService) -> Desk:
+    "A desk of its own for each test."
+    return Desk(service)
+
+
+def reader(name: str, tab: str = "tab", words: Words = ENGLISH) -> Reader:
+    "A reader with a tab that no other test has."
+    return Reader(name, f"{name} {tab}", words)
+
+
+async def watch(desk: Desk, reader: Reader, parts: Parts) -> Parts:
+    "What the screen shows in the end, when what streams has been followed."
+    screen = dict(parts)
+    async for parts in follow(desk, reader, screen.get("following", "")):
+        screen |= parts
+    return screen
+
+
+async def asked(desk: Desk, reader: Reader, text: str, chat_id: str = "") -> Parts:
+    "What the screen shows at the end of an answer."
+    return await watch(desk, reader, await ask(desk, reader, text, chat_id))
+
+
+async def begun(desk: Desk) -> None:
+    "Wait until the answer being written has text."
+    while not (desk.live and desk.live[0].answer.text):  # noqa: ASYNC110  what it waits for has no event
+        await asyncio.sleep(0.01)
+
+
+async def test_a_question_is_answered_with_chips_sources_and_receipt(desk: Desk) -> None:
+    ada = reader("ada")
+    first = await ask(desk, ada, "How do I stream?", "")
+    assert (first["question"], first["settled"], first["busy"]) == ("", "", True)
+    steps = [parts async for parts in follow(desk, ada, first["following"])]
+    assert 3 < len(steps) < 14, "it grows in steps, not with every word"
+    last = steps[-1]
+    assert last["growing"].count('class="chip"') == 2 and "scripted · " in last["growing"]
+    assert 'aria-label="Source 1: Chat &gt; Streaming"' in last["growing"]
+    assert 'id="source-1"' in last["sources"] and "<mark>" in last["sources"]
+    assert "How do I stream?" in last["chats"] and "aria-current" in last["chats"] and last["busy"] is False
+
+
+async def test_a_second_question_continues_the_chat(desk: Desk) -> None:
+    grace = reader("grace")
+    first = await asked(desk, grace, "How do I stream?")
+    second = await asked(desk, grace, "And tools, what of them?", first["chat_id"])
+    assert second["chat_id"] == first["chat_id"] and "How do I stream?" in second["settled"]
+    assert len(list_chats(desk.service.store, "grace")) == 1
+    assert len(list_messages(desk.service.store, "grace", first["chat_id"])) == 4
+
+
+async def test_two_questions_at_once_are_one(desk: Desk) -> None:
+    dorothy = reader("dorothy")
+    both = await asyncio.gather(ask(desk, dorothy, "How?", ""), ask(desk, dorothy, "How?", ""))
+    assert len(desk.live) == 1 and {"busy": True} in both
+    await desk.close()
+
+
+async def test_stop_stores_what_was_written(desk: Desk) -> None:
+    joan = reader("joan")
+    screen = await ask(desk, joan, "How do I stream?", "")
+    async for parts in follow(desk, joan, screen["following"]):
+        screen |= parts
+        if "Set stream" in screen["growing"]:
+            await stop(desk, reader("eve"))  # another's tab stops nothing
+            await stop(desk, joan)
+    assert ENGLISH.stopped in screen["growing"] and "DONE" not in screen["growing"]
+    assert "scripted · " in screen["growing"], "a stopped answer has a receipt too"
+    _, stored = list_messages(desk.service.store, "joan", screen["chat_id"])
+    assert stored.outcome == "stopped" and stored.content.startswith("Set stream")
+
+
+async def test_an_error_is_a_card_and_keeps_the_text(desk: Desk) -> None:
+    screen = await asked(desk, reader("mary", words=FRENCH), "please fail to stream")
+    assert "Too &lt;many&gt; requests." in screen["growing"] and FRENCH.kept in screen["growing"]
+    assert screen["busy"] is False and screen["question"] == ""
+
+
+async def test_what_cannot_be_asked_stays_in_the_field(desk: Desk) -> None:
+    assert await asked(desk, reader("kay"), "   ") == {"busy": False}
+    long = "stream " * 1000
+    screen = await asked(desk, reader("kay"), long)
+    assert screen["question"] == long.strip() and "characters" in screen["growing"]
+    assert list_chats(desk.service.store, "kay") == []
+
+
+async def test_nobody_sees_another_readers_chat(desk: Desk) -> None:
+    mine = await asked(desk, reader("lin"), "How do I stream?")
+    [_, message] = list_messages(desk.service.store, "lin", mine["chat_id"])
+    screen = await open_page(desk, reader("mallory"), mine["chat_id"])
+    assert screen["chat_id"] == "" and 'class="welcome"' in screen["settled"] and mine["chat_id"] not in screen["chats"]
+    stolen = await show_citation(desk, reader("mallory"), mine["chat_id"], message.id)
+    assert ENGLISH.no_sources in stolen["sources"]
+    screen = await asked(desk, reader("mallory"), "How do I stream?", mine["chat_id"])
+    assert screen["chat_id"] != mine["chat_id"]
+
+
+async def test_an_answer_goes_on_when_its_reader_leaves(desk: Desk) -> None:
+    hedy = reader("hedy")
+    watching = asyncio.create_task(asked(desk, hedy, "How do I stream?"))
+    await begun(desk)
+    elsewhere = await open_chat(desk, hedy, "")
+    assert (await watching)["busy"] is True, "the view that was left hears nothing more"
+    assert "How do I stream?" in elsewhere["chats"], "it is listed before it is stored"
+    back = await watch(desk, hedy, await open_chat(desk, hedy, desk.live[0].answer.chat_id))
+    assert "DONE" in back["growing"] and back["busy"] is False and desk.live == []
+
+
+async def test_a_page_that_opens_late_does_not_hide_the_question(desk: Desk) -> None:
+    rosa = reader("rosa")
+    asking = await ask(desk, rosa, "How do I stream?", "")
+    assert "settled" not in await open_page(desk, rosa, "")
+    assert "DONE" in (await watch(desk, rosa, asking))["growing"]
+
+
+async def test_closing_the_desk_stores_what_is_being_written(desk: Desk) -> None:
+    watching = asyncio.create_task(asked(desk, reader("edith"), "How do I stream?"))
+    await begun(desk)
+    await desk.close()
+    screen = await watching
+    assert ENGLISH.stopped in screen["growing"]
+    assert list_messages(desk.service.store, "edith", screen["chat_id"])[1].outcome == "stopped"
+
+
+async def test_metrics_count_every_answer(desk: Desk) -> None:
+    await asked(desk, reader("alan"), "How do I stream?")
+    shown = await asyncio.to_thread(show_metrics, desk, reader("alan"))
+    assert ENGLISH.latency_p95 in shown["figures"] and 'class="bars"' in shown["figures"]
+
+
+# Gradio. These tests are coroutines since, without a running event loop, Gradio makes some that it never closes.
+
+
+async def test_the_page_loads_nothing_from_elsewhere(service: ChatService) -> None:
+    with TestClient(mount(create_api(service), service)) as client:
+        page = client.get("/").text
+        loaded = [
+            attributes.get("src") or attributes.get("href") or ""
+            for tag, attributes in Reading(page).found
+            if tag in {"script", "link", "img"}
+        ]
+        assert loaded and not [address for address in loaded if address.startswith(("http", "//"))]
+        assert client.get("/health").status_code == 200, "the API answers beside it"
+        upload = client.post("/gradio_api/upload", files={"files": b"more than a byte"})
+        assert upload.status_code >= 400
+
+
+async def test_gradio_keeps_nothing_and_offers_no_api_of_its_own(service: ChatService) -> None:
+    blocks = build_blocks(service)
+    assert not blocks.analytics_enabled
+    assert {function.api_visibility for function in blocks.fns.values()} == {"private"}
+    assert all(function.concurrency_limit is None for function in blocks.fns.values() if function.fn)
