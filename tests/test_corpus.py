@@ -35,7 +35,6 @@ BAD = {
     "yaml.md": (b"---\ntitle: [a\n---\nText.\n", "not valid YAML (line"),
     "tabs.md": (b"---\n\ttitle: a\n---\nText.\n", "not valid YAML"),
     "list.md": (b"---\n- a\n- b\n---\nText.\n", "not a list of names and values"),
-    "code.md": (b"---\na: !!python/object/apply:os.system [exit]\n---\nText.\n", "not valid YAML"),
     "binary.md": (b"# A\0\x01\x02", "binary"),
     "latin.md": ("# Réponse".encode("latin-1"), "not UTF-8 (byte 3)"),
     "empty.md": (b"", "no text"),
@@ -63,6 +62,13 @@ def test_a_link_that_leads_to_no_page_of_the_folder_is_left_out(folder: Path, tm
     (folder / "link.md").symlink_to({"outside": tmp_path / "secret.md", "loop": "link.md", "none": "gone.md"}[target])
     [problem] = left_out(folder)
     assert problem.path == "link.md" and problem.reason
+
+
+def test_front_matter_is_read_and_never_run(folder: Path) -> None:
+    made = folder / "made"
+    (folder / "code.md").write_text(f"---\ntitle: !!python/object/apply:os.mkdir [{made}]\n---\n# Code\n\nText.\n")
+    pages, _ = read_folders([folder])
+    assert "Code" in {page.title for page in pages} and not made.exists()
 
 
 def test_what_is_no_file_is_left_out(folder: Path) -> None:
