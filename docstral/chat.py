@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'search_text', 'ChatService']
 
-# %% ../nbs/24_chat.ipynb #389f86cd
+# %% ../nbs/24_chat.ipynb #c5c3de82
 import asyncio
 import logging
 import time
@@ -46,7 +46,7 @@ from docstral.types import (
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/24_chat.ipynb #1a5b0c6d
+# %% ../nbs/24_chat.ipynb #98f972a8
 LONGEST_QUESTION = 4_000  # characters
 
 
@@ -84,7 +84,7 @@ class Question:
             if value is not None and not least <= value <= most:
                 raise QuestionError(f"{name} is {value}; it can be {least} to {most}.")
 
-# %% ../nbs/24_chat.ipynb #d5a4e2e4
+# %% ../nbs/24_chat.ipynb #0c824dd3
 @dataclass
 class Draft:
     "The state of one answer."
@@ -138,7 +138,7 @@ class Draft:
             self.asked,
         )
 
-# %% ../nbs/24_chat.ipynb #23f32a90
+# %% ../nbs/24_chat.ipynb #7fc13b68
 def as_history(messages: list[MessageRecord]) -> list[Message]:
     "Questions and answers in turn, as a model reads them; turns without an answer are left out."
     history: list[Message] = []
@@ -155,7 +155,7 @@ def search_text(question: str, history: list[Message]) -> str:
         return f"{history[-2]['content']}\n{question}"
     return question
 
-# %% ../nbs/24_chat.ipynb #882d74dc
+# %% ../nbs/24_chat.ipynb #40a484b1
 class ChatService:
     "Answers questions. One instance serves all users; `ask` may run many times at once."
 
@@ -217,8 +217,8 @@ class ChatService:
         the answer; what was written by then is stored as stopped.
         """
         draft, provider, history = await self._accept(user_id, question)
-        yield ChatStarted(draft.chat_id, draft.message_id)
         try:
+            yield ChatStarted(draft.chat_id, draft.message_id)
             if question.rag:
                 await self._find(draft, history)
             yield Sources(draft.passages)

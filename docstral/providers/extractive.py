@@ -6,7 +6,7 @@
 __all__ = ['MOST_QUOTES', 'LONGEST_TEXT', 'LONGEST_CODE', 'WORTH', 'WORDS', 'BULLET', 'Quote', 'rate', 'choose', 'quoted',
            'table_head', 'compose', 'ExtractiveProvider']
 
-# %% ../../nbs/20_providers_extractive.ipynb #03abe1c7
+# %% ../../nbs/20_providers_extractive.ipynb #eea8462e
 import asyncio
 import math
 import re
@@ -21,7 +21,7 @@ from ..settings import Settings
 from ..terms import Piece, pieces, terms
 from ..types import Passage
 
-# %% ../../nbs/20_providers_extractive.ipynb #6f327b24
+# %% ../../nbs/20_providers_extractive.ipynb #96ddb716
 @dataclass(frozen=True, slots=True)
 class Quote:
     "A piece of a passage, worth a score for the question."
@@ -56,11 +56,11 @@ def rate(question: str, passages: Sequence[Passage], language: str = "en") -> li
         quotes.append(Quote(number, passage.label, piece, text, score))
     return quotes
 
-# %% ../../nbs/20_providers_extractive.ipynb #577a6871
+# %% ../../nbs/20_providers_extractive.ipynb #6ef48706
 MOST_QUOTES = 4
 LONGEST_TEXT = 400  # characters of a sentence, item or row
 LONGEST_CODE = 1_400
-WORTH = 0.5  # share of the best quote's score below which a quote is left out
+WORTH = 0.6  # share of the best quote's score below which a quote is left out
 
 
 def choose(quotes: Sequence[Quote]) -> list[Quote]:
@@ -80,7 +80,7 @@ def _says_something(quote: Quote) -> bool:
     least = 2 if quote.piece.kind == "row" else 4  # words
     return len(quote.text) <= LONGEST_TEXT and len(re.findall(r"\w+", quote.text)) >= least
 
-# %% ../../nbs/20_providers_extractive.ipynb #58ee1578
+# %% ../../nbs/20_providers_extractive.ipynb #54d7d09e
 WORDS = {
     "en": "*No language model is configured, so these are the closest passages of the documentation, quoted.*",
     "fr": "*Aucun modèle de langue n'est configuré : voici les passages les plus proches de la documentation.*",
@@ -117,7 +117,7 @@ def table_head(text: str, row: Piece) -> str:
     lines = table[0].splitlines() if table else []
     return "\n".join(lines[:2]) + "\n" if len(lines) >= 2 else ""
 
-# %% ../../nbs/20_providers_extractive.ipynb #5b2e3348
+# %% ../../nbs/20_providers_extractive.ipynb #66bd6300
 def compose(question: str, passages: Sequence[Passage], language: str = "en") -> str:
     "The whole answer as Markdown."
     chosen = choose(rate(question, passages, language))
