@@ -6,7 +6,7 @@
 __all__ = ['parser', 'open_settings', 'Bar', 'run_serve', 'searching', 'run_index', 'run_sync', 'run_search', 'run_eval',
            'print_json', 'run_ask', 'print_stream', 'main']
 
-# %% ../nbs/38_cli.ipynb #3d869f04
+# %% ../nbs/38_cli.ipynb #5649d486
 import argparse
 import io
 import json
@@ -22,7 +22,7 @@ from . import __version__
 from .settings import Settings
 from .types import CorpusError, DocStralError
 
-# %% ../nbs/38_cli.ipynb #ec2fb401
+# %% ../nbs/38_cli.ipynb #9cc4b4d5
 def parser() -> argparse.ArgumentParser:
     "The commands and their options."
     main = argparse.ArgumentParser(prog="docstral", description="Ask Mistral's documentation; every claim is cited.")
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=run_sync)
     return main
 
-# %% ../nbs/38_cli.ipynb #648ea86c
+# %% ../nbs/38_cli.ipynb #95278233
 def open_settings(arguments: argparse.Namespace) -> Settings:
     "The machine's settings, with what the command line says instead."
     known = {"host", "port", "docs", "provider"}
@@ -80,7 +80,7 @@ def open_settings(arguments: argparse.Namespace) -> Settings:
         given["docs"] = tuple(given["docs"])
     return Settings.load(**given)
 
-
+# %% ../nbs/38_cli.ipynb #4f1619f9
 class Bar:
     "A progress bar on standard error: one for each step of indexing."
 
@@ -102,7 +102,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-# %% ../nbs/38_cli.ipynb #ba977f4f
+# %% ../nbs/38_cli.ipynb #807869d5
 def run_serve(arguments: argparse.Namespace) -> None:
     "docstral serve"
     from docstral.serve import serve
@@ -124,7 +124,7 @@ def searching(settings: Settings, choose: bool = False) -> Iterator[tuple[Any, A
             bar.close()
         yield opened
 
-# %% ../nbs/38_cli.ipynb #20b0a173
+# %% ../nbs/38_cli.ipynb #3fc56729
 def run_index(arguments: argparse.Namespace) -> None:
     "docstral index"
     from docstral.corpus import shipped_corpus
@@ -156,7 +156,7 @@ def run_sync(arguments: argparse.Namespace) -> None:
     if report.failed:
         raise CorpusError(f"{len(report.failed)} files could not be fetched.", "Run it again: what is there is kept.")
 
-# %% ../nbs/38_cli.ipynb #fb21e1d2
+# %% ../nbs/38_cli.ipynb #37d44d03
 def run_search(arguments: argparse.Namespace) -> None:
     "docstral search"
     from docstral.explain import as_text, explain
@@ -206,7 +206,7 @@ def print_json(content: Any) -> None:
 
     print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
-# %% ../nbs/38_cli.ipynb #329f297f
+# %% ../nbs/38_cli.ipynb #4f8ddb27
 def run_ask(arguments: argparse.Namespace) -> None:
     "docstral ask"
     from docstral.library import DocStral
@@ -250,7 +250,7 @@ def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
                 answer = Answer(event.text, sources, event.citations, event.outcome, event.receipt, "", "")
                 print(str(answer).removeprefix(event.text))
 
-# %% ../nbs/38_cli.ipynb #be697508
+# %% ../nbs/38_cli.ipynb #8d46188c
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run a command; returns the exit status."
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     return 0
 
-# %% ../nbs/38_cli.ipynb #e36bb69a
+# %% ../nbs/38_cli.ipynb #c14b75cd
 def _forget_output() -> None:
     "Write nothing more: Python would try again when it ends, and complain."
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
