@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST_BATCH', 'ATTEMPTS', 'LONGEST_WAIT', 'Done', 'batches', 'patiently', 'digest_of', 'EmbeddingCache']
 
-# %% ../nbs/10_cache.ipynb #0076ce01
+# %% ../nbs/10_cache.ipynb #77653be8
 import hashlib
 import random
 import threading
@@ -19,7 +19,7 @@ from .embed import Embedder, Vectors
 from .store import Store
 from .types import ProviderError
 
-# %% ../nbs/10_cache.ipynb #55f2642c
+# %% ../nbs/10_cache.ipynb #7232fa8a
 LONGEST_BATCH = 40_000  # characters in one request, about 10,000 tokens: mistral-embed takes 16,384
 
 
@@ -34,29 +34,31 @@ def batches(texts: Mapping[str, str], most: int, longest: int = LONGEST_BATCH) -
     if batch:
         yield batch
 
-# %% ../nbs/10_cache.ipynb #53e83b6a
+# %% ../nbs/10_cache.ipynb #df0ebe4c
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds
 
 
-def patiently(work: Callable[[], Vectors], sleep: Callable[[float], None] = time.sleep) -> Vectors:
+def patiently(
+    work: Callable[[], Vectors], attempts: int = ATTEMPTS, sleep: Callable[[float], None] = time.sleep
+) -> Vectors:
     "Do the work, again after a wait where that can help. Raises the last `ProviderError`."
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(1, attempts + 1):
         try:
             return work()
         except ProviderError as error:
             wait = error.retry_after if error.retry_after is not None else random.uniform(0.5, 1) * 2**attempt
-            if not error.retryable or attempt == ATTEMPTS or wait > LONGEST_WAIT:
+            if not error.retryable or attempt == attempts or wait > LONGEST_WAIT:
                 raise
             sleep(wait)
     raise AssertionError("not reached")
 
-# %% ../nbs/10_cache.ipynb #7ff090ed
+# %% ../nbs/10_cache.ipynb #0068f2a1
 def digest_of(text: str) -> str:
     "The hash that a text's vector is kept by."
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/10_cache.ipynb #0e6ff8b1
+# %% ../nbs/10_cache.ipynb #955c2c2b
 Done = Callable[[int, int], None]  # texts embedded, of how many
 
 
@@ -66,7 +68,7 @@ class EmbeddingCache:
     def __init__(self, store: Store, embedder: Embedder):
         self.store, self.embedder = store, embedder
         self.name, self.dimension, self.local = embedder.name, embedder.dimension, embedder.local
-        self.batch, self.parallel = embedder.batch, embedder.parallel
+        self.batch, self.parallel, self.unrelated = embedder.batch, embedder.parallel, embedder.unrelated
         self.hits = self.misses = 0
         self._counting = threading.Lock()
 
@@ -75,20 +77,27 @@ class EmbeddingCache:
         if self.local:
             return self.embedder.embed(texts)
         digests = [digest_of(text) for text in texts]
-        self.fill(dict(zip(digests, texts, strict=True)))
+        self.fill(dict(zip(digests, texts, strict=True)), attempts=1)  # somebody is waiting for an answer
         return self.vectors(digests)
 
-    def fill(self, texts: Mapping[str, str], done: Done = lambda count, total: None) -> int:
-        "Embed the texts that are not known, given by their hashes; returns how many they were."
+    def fill(
+        self,
+        texts: Mapping[str, str],  # by their hashes
+        done: Done = lambda count, total: None,
+        attempts: int = ATTEMPTS,
+        counted: bool = True,  # among the hits and misses of an embedder that is not local
+    ) -> int:
+        "Embed the texts that are not known; returns how many they were."
         known = self._known(list(texts))
         missing = {digest: text for digest, text in texts.items() if digest not in known}
-        with self._counting:
-            self.hits += len(texts) - len(missing)
-            self.misses += len(missing)
+        if counted and not self.local:
+            with self._counting:
+                self.hits += len(texts) - len(missing)
+                self.misses += len(missing)
         count = 0
         done(0, len(missing))
         with ThreadPoolExecutor(self.parallel, thread_name_prefix="docstral-embed") as workers:
-            running = [workers.submit(self._embed_batch, batch) for batch in batches(missing, self.batch)]
+            running = [workers.submit(self._embed_batch, batch, attempts) for batch in batches(missing, self.batch)]
             try:
                 for batch in as_completed(running):
                     count += batch.result()
@@ -114,9 +123,9 @@ class EmbeddingCache:
         )
         return {digest for (digest,) in rows}
 
-    def _embed_batch(self, batch: Mapping[str, str]) -> int:
+    def _embed_batch(self, batch: Mapping[str, str], attempts: int) -> int:
         "Embed some texts and store their vectors."
-        vectors = patiently(lambda: self.embedder.embed(list(batch.values())))
+        vectors = patiently(lambda: self.embedder.embed(list(batch.values())), attempts)
         rows = [self.name, list(batch), [vector.tobytes() for vector in vectors]]
         insert = "INSERT INTO embeddings SELECT ?, unnest(?), unnest(?) ON CONFLICT DO NOTHING"
         self.store.write(lambda connection: connection.execute(insert, rows) and None).result()

@@ -6,7 +6,7 @@
 __all__ = ['parser', 'open_settings', 'Bar', 'run_serve', 'searching', 'run_index', 'run_sync', 'run_search', 'run_eval',
            'print_json', 'run_ask', 'print_stream', 'main']
 
-# %% ../nbs/38_cli.ipynb #5649d486
+# %% ../nbs/38_cli.ipynb #4ab920b7
 import argparse
 import io
 import json
@@ -20,9 +20,9 @@ from typing import Any
 
 from . import __version__
 from .settings import Settings
-from .types import CorpusError, DocStralError
+from .types import CorpusError, DocStralError, QuestionError
 
-# %% ../nbs/38_cli.ipynb #9cc4b4d5
+# %% ../nbs/38_cli.ipynb #4e0c9e03
 def parser() -> argparse.ArgumentParser:
     "The commands and their options."
     main = argparse.ArgumentParser(prog="docstral", description="Ask Mistral's documentation; every claim is cited.")
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=run_sync)
     return main
 
-# %% ../nbs/38_cli.ipynb #95278233
+# %% ../nbs/38_cli.ipynb #8429b965
 def open_settings(arguments: argparse.Namespace) -> Settings:
     "The machine's settings, with what the command line says instead."
     known = {"host", "port", "docs", "provider"}
@@ -80,7 +80,7 @@ def open_settings(arguments: argparse.Namespace) -> Settings:
         given["docs"] = tuple(given["docs"])
     return Settings.load(**given)
 
-# %% ../nbs/38_cli.ipynb #4f1619f9
+# %% ../nbs/38_cli.ipynb #99dd3687
 class Bar:
     "A progress bar on standard error: one for each step of indexing."
 
@@ -102,7 +102,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
 
-# %% ../nbs/38_cli.ipynb #807869d5
+# %% ../nbs/38_cli.ipynb #8c4c1de8
 def run_serve(arguments: argparse.Namespace) -> None:
     "docstral serve"
     from docstral.serve import serve
@@ -124,7 +124,7 @@ def searching(settings: Settings, choose: bool = False) -> Iterator[tuple[Any, A
             bar.close()
         yield opened
 
-# %% ../nbs/38_cli.ipynb #3fc56729
+# %% ../nbs/38_cli.ipynb #b89bcf51
 def run_index(arguments: argparse.Namespace) -> None:
     "docstral index"
     from docstral.corpus import shipped_corpus
@@ -156,16 +156,20 @@ def run_sync(arguments: argparse.Namespace) -> None:
     if report.failed:
         raise CorpusError(f"{len(report.failed)} files could not be fetched.", "Run it again: what is there is kept.")
 
-# %% ../nbs/38_cli.ipynb #37d44d03
+# %% ../nbs/38_cli.ipynb #850d4b6e
 def run_search(arguments: argparse.Namespace) -> None:
     "docstral search"
+    from docstral.chat import Question
     from docstral.explain import as_text, explain
 
-    k = max(arguments.k, 1)
+    Question(arguments.question).check()
+    if arguments.k < 1:
+        raise QuestionError(f"-k is {arguments.k}; it should be at least 1.")
+    k = arguments.k
     with searching(open_settings(arguments)) as (search, _):
-        filters = {"language": arguments.language, "source": arguments.source}
-        passages = search.passages(arguments.question, k, **filters)
-        explanation = explain(search, arguments.question, k, **filters) if arguments.explain else None
+        ranking = search.ranker.rank(arguments.question, language=arguments.language, source=arguments.source)
+        passages = search.read(ranking, k)
+        explanation = explain(search, ranking, k) if arguments.explain else None
     if arguments.json:
         explained = {"explanation": explanation} if explanation else {}
         print_json({"question": arguments.question, "passages": passages} | explained)
@@ -176,7 +180,7 @@ def run_search(arguments: argparse.Namespace) -> None:
         opening = " ".join(passage.text.split())
         print(f"{number}. {passage.label}  ({passage.score:.3f})\n   {passage.url}\n   {opening[:160]}")
     if not passages:
-        print("No page has a word of this question.")
+        print("No page that may be looked at has a word of this question.")
 
 
 def run_eval(arguments: argparse.Namespace) -> None:
@@ -185,6 +189,10 @@ def run_eval(arguments: argparse.Namespace) -> None:
     from docstral.evaluate import calibrate, evaluate, read_questions, table
 
     questions = read_questions(arguments.questions)
+    if arguments.output and not arguments.output.parent.is_dir():
+        raise CorpusError(
+            f"{arguments.output.parent} is not a folder.", "Give --output a file in a folder that exists."
+        )
     with searching(open_settings(arguments)) as (search, report):
         if arguments.calibrate:
             search.threshold = calibrate(search, questions)
@@ -206,7 +214,7 @@ def print_json(content: Any) -> None:
 
     print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
 
-# %% ../nbs/38_cli.ipynb #4f8ddb27
+# %% ../nbs/38_cli.ipynb #4ce54e2f
 def run_ask(arguments: argparse.Namespace) -> None:
     "docstral ask"
     from docstral.library import DocStral
@@ -250,7 +258,7 @@ def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
                 answer = Answer(event.text, sources, event.citations, event.outcome, event.receipt, "", "")
                 print(str(answer).removeprefix(event.text))
 
-# %% ../nbs/38_cli.ipynb #8d46188c
+# %% ../nbs/38_cli.ipynb #07cb547a
 def main(arguments: Sequence[str] | None = None) -> int:
     "Run a command; returns the exit status."
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -271,12 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         return 0
     except OSError as error:
-        print(f"docstral: The output cannot be written: {error.strerror}.", file=sys.stderr)
+        what = f"{error.filename} cannot be used" if error.filename else "The output cannot be written"
+        print(f"docstral: {what}: {error.strerror}.", file=sys.stderr)
         _forget_output()
         return 1
     return 0
 
-# %% ../nbs/38_cli.ipynb #c14b75cd
+# %% ../nbs/38_cli.ipynb #97d6048e
 def _forget_output() -> None:
     "Write nothing more: Python would try again when it ends, and complain."
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

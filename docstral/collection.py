@@ -7,7 +7,7 @@ __all__ = ['Progress', 'Collection', 'find_collection', 'collection_id', 'folder
            'chunks_fingerprint', 'embed_chunks', 'write_collection', 'StoredPage', 'read_pages', 'read_chunks',
            'Report', 'prepare', 'set_threshold', 'open_index']
 
-# %% ../nbs/12_collection.ipynb #c88b3dce
+# %% ../nbs/12_collection.ipynb #2d40daa8
 import hashlib
 import os
 import shutil
@@ -20,15 +20,15 @@ from typing import Any
 
 import orjson
 
-from .corpus import Chunk, Page, Problem, find_files, read_folders, shipped_corpus, split_page
+from .corpus import PAGES, Chunk, Page, Problem, find_files, read_folders, shipped_corpus, split_page
 from .installed import installed_pages
 from .cache import EmbeddingCache
 from .index import FORMAT, Index, make_index, read_index, write_index
 from .settings import Settings
 from .store import Store
-from .types import CorpusError, SearchIndexError
+from .types import CorpusError, SearchIndexError, StoreError
 
-# %% ../nbs/12_collection.ipynb #9e680677
+# %% ../nbs/12_collection.ipynb #ebb27f0e
 @dataclass(frozen=True, slots=True)
 class Collection:
     "A set of folders that was indexed."
@@ -62,10 +62,10 @@ def folders_to_use(store: Store, settings: Settings) -> tuple[Path, ...]:
     chosen = store.read("SELECT folders FROM collections WHERE chosen IS NOT NULL ORDER BY chosen DESC LIMIT 1")
     return tuple(Path(folder) for folder in orjson.loads(chosen[0][0])) if chosen else (shipped_corpus(),)
 
-# %% ../nbs/12_collection.ipynb #fdbc7a73
+# %% ../nbs/12_collection.ipynb #6b98e79e
 def files_signature(folders: Sequence[Path], beside: Sequence[Page] = ()) -> str:
     "A hash of every file's path, size and time of change, and of pages beside them: equal means nothing to read."
-    seen = hashlib.sha256("".join(page.digest for page in beside).encode())
+    seen = hashlib.sha256("\0".join([FORMAT, PAGES, *(page.digest for page in beside)]).encode())
     for folder in folders:
         for path in find_files(folder):
             try:
@@ -83,7 +83,7 @@ def chunks_fingerprint(embedder: str, chunks: Sequence[Chunk]) -> str:
         seen.update(f"{chunk.id}\0{chunk.digest}\n".encode())
     return seen.hexdigest()
 
-# %% ../nbs/12_collection.ipynb #eae25d4e
+# %% ../nbs/12_collection.ipynb #d359c715
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
@@ -92,7 +92,7 @@ def embed_chunks(cache: EmbeddingCache, chunks: Sequence[Chunk], progress: Progr
     texts = {chunk.digest: chunk.search_text for chunk in chunks}
     return cache.fill(texts, lambda done, total: progress("embedding", done, total))
 
-# %% ../nbs/12_collection.ipynb #959f9f3e
+# %% ../nbs/12_collection.ipynb #6816965a
 def write_collection(
     store: Store, collection: Collection, pages: Sequence[Page], chunks: Sequence[Chunk], chosen: bool
 ) -> None:
@@ -137,7 +137,7 @@ def write_collection(
 
     store.write(replace).result()
 
-# %% ../nbs/12_collection.ipynb #0e8f3885
+# %% ../nbs/12_collection.ipynb #3dbdfac0
 def _insert(connection: Any, table: str, collection: str, rows: list[tuple[Any, ...]]) -> None:
     "Insert rows by column, which DuckDB does about a hundred times faster than row by row."
     columns = [list(column) for column in zip(*rows, strict=True)]
@@ -145,7 +145,7 @@ def _insert(connection: Any, table: str, collection: str, rows: list[tuple[Any, 
         f"INSERT INTO {table} SELECT ?, {', '.join('unnest(?)' for _ in columns)}", [collection, *columns]
     )
 
-# %% ../nbs/12_collection.ipynb #d94194d8
+# %% ../nbs/12_collection.ipynb #737ea113
 @dataclass(frozen=True, slots=True)
 class StoredPage:
     "What the store knows of a page beside its chunks."
@@ -174,7 +174,7 @@ def read_chunks(store: Store, collection: str) -> list[Chunk]:
     )
     return [Chunk(*row) for row in rows]
 
-# %% ../nbs/12_collection.ipynb #74a9e60a
+# %% ../nbs/12_collection.ipynb #24d0ed5b
 @dataclass(frozen=True, slots=True)
 class Report:
     "What indexing did."
@@ -187,7 +187,7 @@ class Report:
     changed: bool  # False: no file had changed, nothing was read
     problems: list[Problem] = field(default_factory=list)  # files that were left out
 
-# %% ../nbs/12_collection.ipynb #6e86789e
+# %% ../nbs/12_collection.ipynb #9899cc54
 def prepare(
     store: Store,
     settings: Settings,
@@ -226,7 +226,7 @@ def prepare(
     open_index(store, collection, cache)
     return Report(names, len(read), len(pieces), embedded, time.perf_counter() - began, True, problems)
 
-# %% ../nbs/12_collection.ipynb #1aafd63d
+# %% ../nbs/12_collection.ipynb #eb308454
 def _choose(store: Store, collection: str) -> None:
     "Answer from this collection from now on."
     store.write(
@@ -244,7 +244,7 @@ def set_threshold(store: Store, collection: str, threshold: float) -> None:
         )
     ).result()
 
-# %% ../nbs/12_collection.ipynb #a8e83413
+# %% ../nbs/12_collection.ipynb #3f17e695
 def _split(store: Store, collection: str, pages: Sequence[Page], progress: Progress) -> Iterator[Chunk]:
     "The chunks of all pages; those of a page that did not change come from the store."
     known = read_pages(store, collection)
@@ -256,7 +256,7 @@ def _split(store: Store, collection: str, pages: Sequence[Page], progress: Progr
         unchanged = page.path in known and known[page.path].digest == page.digest
         yield from stored.get(page.path, []) if unchanged else split_page(page)
 
-# %% ../nbs/12_collection.ipynb #fbd7df96
+# %% ../nbs/12_collection.ipynb #138a8175
 def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> Index:
     "A collection's index: from its files, or made again from the store where they are missing or damaged."
     place = store.path.parent / "index"
@@ -267,10 +267,13 @@ def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> I
         pages, chunks = read_pages(store, collection.id), read_chunks(store, collection.id)
         if not chunks:
             raise SearchIndexError(f"The database has no chunks of {', '.join(collection.folders)}.") from None
-        cache.fill({chunk.digest: chunk.search_text for chunk in chunks})
+        cache.fill({chunk.digest: chunk.search_text for chunk in chunks}, counted=False)
         vectors = cache.vectors([chunk.digest for chunk in chunks])
         index = make_index(chunks, [pages[chunk.path].language for chunk in chunks], vectors)
-        write_index(folder, index)
+        try:
+            write_index(folder, index)
+        except OSError as error:
+            raise StoreError(f"The index cannot be written to {folder}: {error.strerror or error}.") from error
         for old in place.glob(f"{collection.id}-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Vectors', 'Embedder', 'unit', 'load_wordllama', 'StaticEmbedder', 'MistralEmbedder', 'make_embedder']
 
-# %% ../nbs/09_embed.ipynb #8ee8964a
+# %% ../nbs/09_embed.ipynb #1ce35c5f
 import functools
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from .settings import Settings
 from .types import KeyMissingError, ProviderTimeoutError, UnreachableError, UpstreamError
 from .upstream import error_for
 
-# %% ../nbs/09_embed.ipynb #8a1b00d4
+# %% ../nbs/09_embed.ipynb #6939b2b2
 Vectors = NDArray[np.float32]
 
 
@@ -31,6 +31,7 @@ class Embedder(Protocol):
     local: bool  # whether it costs neither money nor a network
     batch: int  # texts that it likes to get at once
     parallel: int  # calls of `embed` at the same time that it likes
+    unrelated: float  # cosine of texts that have nothing to do with each other: it tells what a near one is worth
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         "Vectors of shape (len(texts), dimension), each of length 1 (or 0 for a text with no known word)."
@@ -42,7 +43,7 @@ def unit(vectors: Vectors) -> Vectors:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
 
-# %% ../nbs/09_embed.ipynb #3c69d933
+# %% ../nbs/09_embed.ipynb #b835e2c7
 @functools.cache
 def load_wordllama() -> Any:
     "The model, loaded once for the process: 64 MB."
@@ -60,6 +61,7 @@ class StaticEmbedder:
     name = "wordllama-256"
     dimension = 256
     local, batch, parallel = True, 256, 1
+    unrelated = 0.0
 
     def __init__(self) -> None:
         self._model = load_wordllama()
@@ -70,13 +72,14 @@ class StaticEmbedder:
             return np.empty((0, self.dimension), dtype=np.float32)
         return unit(self._model.embed(list(texts), batch_size=16))  # more at once is no faster, and takes memory
 
-# %% ../nbs/09_embed.ipynb #6c210640
+# %% ../nbs/09_embed.ipynb #fb950f5f
 class MistralEmbedder:
     "mistral-embed through the Mistral API: 1,024 dimensions, one request for each call."
 
     name = "mistral-embed"
     dimension = 1024
     local, batch, parallel = False, 64, 4
+    unrelated = 0.5  # assumed: it could not be measured without a key; `docstral eval --calibrate` makes up for it
 
     def __init__(self, settings: Settings):
         if not settings.mistral_api_key:
@@ -115,7 +118,7 @@ class MistralEmbedder:
             raise UpstreamError(f"{self._url} sent {len(rows)} embeddings for {len(texts)} texts, or of another size.")
         return np.array(rows, dtype=np.float32)
 
-# %% ../nbs/09_embed.ipynb #526da361
+# %% ../nbs/09_embed.ipynb #2cfe1dcf
 def make_embedder(settings: Settings) -> Embedder:
     "The embedder that the settings ask for. Raises `KeyMissingError` where it needs a key that is not there."
     return MistralEmbedder(settings) if settings.embedder == "mistral" else StaticEmbedder()

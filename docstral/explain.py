@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Candidate', 'Explanation', 'explain', 'as_text']
 
-# %% ../nbs/15_explain.ipynb #b70cbd0c
+# %% ../nbs/15_explain.ipynb #fed75958
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from .ranking import Ranking
 from .search import Search
 from .types import Passage
 
-# %% ../nbs/15_explain.ipynb #60913342
+# %% ../nbs/15_explain.ipynb #3e56a317
 @dataclass(frozen=True, slots=True)
 class Candidate:
     "A page in a search, and what became of it."
@@ -44,16 +44,15 @@ class Explanation:
     seconds: dict[str, float]  # of each stage
     candidates: list[Candidate]
 
-# %% ../nbs/15_explain.ipynb #d69dca7b
-def explain(search: Search, question: str, k: int = 6, candidates: int = 12, **filters: Any) -> Explanation:
-    "Search for a question and explain what was found. `filters` are those of `Ranker.rank`."
-    ranking = search.ranker.rank(question, **filters)
+# %% ../nbs/15_explain.ipynb #0081e931
+def explain(search: Search, ranking: Ranking, k: int = 6, candidates: int = 12) -> Explanation:
+    "Explain a ranking, of which k passages are read."
     passages = search.read(ranking, k)
     places = {name: _places(scores) for name, scores in ranking.lists.items()}
     best = np.argsort(-ranking.page_votes * np.maximum(ranking.weights, 1e-9), kind="stable")[:candidates]
     found = [_candidate(search, ranking, int(row), places, passages) for row in best if ranking.page_votes[row] > 0]
     return Explanation(
-        question,
+        ranking.question,
         ranking.language,
         ranking.words,
         ranking.confidence,
@@ -88,7 +87,7 @@ def _candidate(
     ranks = {name: found[row] for name, found in places.items() if row in found}
     return Candidate(path, search.pages[path].title, ranks, float(ranking.page_votes[row]), weight, score, read, reason)
 
-# %% ../nbs/15_explain.ipynb #f0511edf
+# %% ../nbs/15_explain.ipynb #14e9c658
 def as_text(explanation: Explanation) -> str:
     "An explanation as a table."
     names = ("chunks", "pages", "headings", "vectors")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Result', 'Answer', 'as_error', 'Background', 'DocStral', 'default', 'ask', 'ask_async', 'search']
 
-# %% ../nbs/37_library.ipynb #92f38cd7
+# %% ../nbs/37_library.ipynb #5d107e38
 import asyncio
 import atexit
 import functools
@@ -34,7 +34,7 @@ from docstral.types import (
     Sources,
 )
 
-# %% ../nbs/37_library.ipynb #8feb4a8b
+# %% ../nbs/37_library.ipynb #5c455fda
 @dataclass(frozen=True, slots=True)
 class Answer:
     "A finished answer."
@@ -62,7 +62,7 @@ class Answer:
         sources = "\n".join(f"{number}. [{source.label}]({source.url})" for number, source in self.cited)
         return "\n\n".join(part for part in (self.text, sources, f"*{self.receipt.line()}*") if part)
 
-# %% ../nbs/37_library.ipynb #24944880
+# %% ../nbs/37_library.ipynb #51c5c51f
 def as_error(failed: Failed) -> DocStralError:
     "The error that an `error` event tells of, as the class that has its code."
     kinds = [DocStralError]
@@ -71,7 +71,7 @@ def as_error(failed: Failed) -> DocStralError:
     kind = next((kind for kind in kinds if kind.code == failed.code), DocStralError)
     return kind(failed.message, failed.action, failed.retry_after)
 
-# %% ../nbs/37_library.ipynb #62d92cd9
+# %% ../nbs/37_library.ipynb #09a62155
 Result = TypeVar("Result")
 
 
@@ -148,7 +148,7 @@ class Background:
         self._thread.join()
         self.loop.close()
 
-# %% ../nbs/37_library.ipynb #cdd7f5d0
+# %% ../nbs/37_library.ipynb #dc728169
 class DocStral:
     "Ask Mistral's documentation, or your own. Opens the database and the index; close it, or use it in a `with`."
 
@@ -188,7 +188,8 @@ class DocStral:
 
     def explain(self, question: str, k: int = 6, **filters: Any) -> Explanation:
         "The same search, explained: each list's rank of each page, what was read and what was not."
-        return explain(self._service.ready(), question, k, **filters)
+        search = self._service.ready()
+        return explain(search, search.ranker.rank(question, **filters), k)
 
     async def _collect(self, question: Question) -> Answer:
         "The events of an answer as an `Answer`. Raises what a `Failed` event tells of."
@@ -233,7 +234,7 @@ class DocStral:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-# %% ../nbs/37_library.ipynb #18f265d0
+# %% ../nbs/37_library.ipynb #82c0967b
 @functools.cache
 def default() -> DocStral:
     "The DocStral of the machine's settings, opened once for this process."

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['CODE', 'ATTRIBUTES', 'RULES', 'HTML', 'TAG', 'IMPORT', 'EXPORT', 'PARTIAL', 'FRONT_MATTER', 'Aside', 'attribute',
-           'strip_tags', 'clean_mdx', 'clean_markdown']
+           'strip_tags', 'without', 'clean_mdx', 'clean_markdown']
 
-# %% ../nbs/03_mdx.ipynb #115b8ecf
+# %% ../nbs/03_mdx.ipynb #e00350cc
 import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-# %% ../nbs/03_mdx.ipynb #3aa046c4
+# %% ../nbs/03_mdx.ipynb #a3010bda
 CODE = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)[`~]*[ \t]*$|\Z)"  # a fence, or the rest
     r"|(?P<ticks>`+)(?!`)[^\n]*?(?<!`)(?P=ticks)(?!`)",  # inline code
@@ -43,7 +43,7 @@ def _dedent(code: str, indent: str) -> str:
     "A fence that stood within indented components, moved to the left margin."
     return "\n".join(line.removeprefix(indent) for line in code.split("\n"))
 
-# %% ../nbs/03_mdx.ipynb #88bc9927
+# %% ../nbs/03_mdx.ipynb #8e0832b3
 ATTRIBUTES = r"""(?:"[^"]*"|'[^']*'|\{(?:[^{}]|\{[^{}]*\})*\}|[^<>"'{}])*?"""
 
 
@@ -67,7 +67,7 @@ def _card(found: re.Match[str]) -> str:
     link = f"- [{attribute(found[1], 'title')}]({attribute(found[1], 'href')})"
     return f"{link}: {description}\n" if description else f"{link}\n"
 
-# %% ../nbs/03_mdx.ipynb #e1e3d631
+# %% ../nbs/03_mdx.ipynb #bf824ee4
 def _app_link(found: re.Match[str]) -> str:
     "A link into Mistral's apps: its text, or the path of menus that it names."
     path = re.search(r"path=\{\[(.*?)\]\}", found[0], re.DOTALL)
@@ -77,8 +77,7 @@ def _app_link(found: re.Match[str]) -> str:
 
 
 RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-    (re.compile(r"\{/\*.*?\*/\}|<!--.*?-->", re.DOTALL), ""),
-    (re.compile(rf"<SectionTab\b({ATTRIBUTES})>(.*?)</SectionTab>", re.DOTALL), _heading),
+    (re.compile(rf"<SectionTab\b({ATTRIBUTES})>((?:(?!<SectionTab\b).)*?)</SectionTab>", re.DOTALL), _heading),
     (
         re.compile(rf"<FaqItem\b({ATTRIBUTES})>", re.DOTALL),
         lambda found: f"\n#### {attribute(found[1], 'question')} {{#-}}\n",
@@ -92,14 +91,14 @@ RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         lambda found: f"\n**{attribute(found[1], 'label') or attribute(found[1], 'value')}**\n",
     ),
     (re.compile(rf"<LinkCard\b({ATTRIBUTES})/>", re.DOTALL), _card),
-    (re.compile(rf"<AppLink\b{ATTRIBUTES}(?:/>|>(?P<text>.*?)</AppLink>)", re.DOTALL), _app_link),
+    (re.compile(rf"<AppLink\b{ATTRIBUTES}(?:/>|>(?P<text>(?:(?!<AppLink\b).)*?)</AppLink>)", re.DOTALL), _app_link),
     (re.compile(r"^[ \t]*:::[ \t]*\w+\[(.*)\][ \t]*$", re.MULTILINE), r"**\1**"),
     (re.compile(r"^[ \t]*:::.*$", re.MULTILINE), ""),
     (re.compile(r"</(?:td|th|TableCell|TableHead)>\s*(?=<(?:td|th|TableCell|TableHead)\b)"), " | "),
     (re.compile(r"</(?:tr|TableRow)>"), "\n"),
 ]
 
-# %% ../nbs/03_mdx.ipynb #8975e6ab
+# %% ../nbs/03_mdx.ipynb #9a4ada81
 HTML = "a|audio|b|blockquote|br|center|details|div|em|figcaption|figure|h[1-6]|hr|i|iframe|img|kbd|legend|li|ol|p|path|picture"
 HTML += "|section|small|source|span|strong|sub|summary|sup|svg|table|tbody|td|tfoot|th|thead|tr|u|ul|video"
 TAG = re.compile(rf"</?(?:[A-Z]\w*[a-z][\w.]*|(?:{HTML})\b){ATTRIBUTES}/?>", re.DOTALL)
@@ -112,7 +111,16 @@ def strip_tags(text: str) -> str:
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
-# %% ../nbs/03_mdx.ipynb #f1f296e7
+# %% ../nbs/03_mdx.ipynb #30a12b9d
+def without(text: str, opening: str, closing: str) -> str:
+    "A text without what stands between two marks, and without the marks."
+    kept, position = [], 0
+    while (start := text.find(opening, position)) >= 0 and (end := text.find(closing, start)) >= 0:
+        kept.append(text[position:start])
+        position = end + len(closing)
+    return "".join([*kept, text[position:]])
+
+# %% ../nbs/03_mdx.ipynb #dd7c5515
 IMPORT = re.compile(r"""^import\s(?:[^;'"]*?\bfrom\s*)?['"]([^'"]+)['"];?[ \t]*$""", re.MULTILINE)
 EXPORT = re.compile(r"^export\s[^\n]*$", re.MULTILINE)
 PARTIAL = re.compile(r"""^import\s+(\w+)\s+from\s+['"](\.[^'"]+\.mdx?)['"]""", re.MULTILINE)
@@ -136,6 +144,7 @@ def clean_mdx(
         )
         marker = aside.put(body)
         text = re.sub(rf"<{name}\b{ATTRIBUTES}/>", lambda _, marker=marker: f"\n{marker}\n", text)  # type: ignore[misc]
+    text = without(without(text, "<!--", "-->"), "{/*", "*/}")
     text = EXPORT.sub("", IMPORT.sub("", text))
     for pattern, replacement in RULES:
         text = pattern.sub(replacement, text)
@@ -152,10 +161,10 @@ def _normal(path: PurePosixPath) -> PurePosixPath:
             parts.append(part)
     return PurePosixPath(*parts)
 
-# %% ../nbs/03_mdx.ipynb #29ffb355
+# %% ../nbs/03_mdx.ipynb #23c8db5d
 def clean_markdown(text: str) -> str:
     "Markdown without HTML comments and layout tags; code untouched."
     aside = Aside()
-    text = re.sub(r"<!--.*?-->", "", aside.put_code(text), flags=re.DOTALL)
+    text = without(aside.put_code(text), "<!--", "-->")
     text = re.sub(rf"</?(?:{HTML})\b{ATTRIBUTES}/?>", "", text, flags=re.DOTALL)
     return aside.back(re.sub(r"\n{3,}", "\n\n", text).strip())

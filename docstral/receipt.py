@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PRICES_DATE', 'PRICES', 'FREE', 'cost', 'estimate_tokens', 'Meter']
 
-# %% ../nbs/18_receipt.ipynb #31766fec
+# %% ../nbs/18_receipt.ipynb #6d0e91a3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .types import Citation, Message, Passage, Receipt
 
-# %% ../nbs/18_receipt.ipynb #86bc2e85
+# %% ../nbs/18_receipt.ipynb #f122be03
 PRICES_DATE = "2026-08-21"  # Mistral's public price list
 PRICES: dict[str, tuple[float, float]] = {
     "mistral-small-latest": (0.15, 0.60),
@@ -35,12 +35,12 @@ def cost(provider: str, model: str, tokens_in: int, tokens_out: int) -> float | 
     price_in, price_out = PRICES[model]
     return (tokens_in * price_in + tokens_out * price_out) / 1_000_000
 
-# %% ../nbs/18_receipt.ipynb #618eac77
+# %% ../nbs/18_receipt.ipynb #71be263a
 def estimate_tokens(text: str) -> int:
     "About how many tokens a text has."
     return -(-len(text) // 4)
 
-# %% ../nbs/18_receipt.ipynb #23e59f68
+# %% ../nbs/18_receipt.ipynb #da8dad42
 @dataclass
 class Meter:
     "Times and counts of one answer."
@@ -83,7 +83,7 @@ class Meter:
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             tokens_estimated=not (self.usage or nothing),
-            tokens_per_second=round(tokens_out / writing, 1) if writing > 0 else 0.0,
+            tokens_per_second=round(tokens_out / writing, 1) if writing > 0 and self.provider not in FREE else 0.0,
             cost=cost(self.provider, self.model, tokens_in, tokens_out),
             passages_read=len(passages),
             passages_cited=len({citation.source_id for citation in citations}),

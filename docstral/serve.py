@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['log', 'Loaded', 'create_app', 'listen', 'Announcer', 'serve', 'make_server', 'ready_line']
 
-# %% ../nbs/36_serve.ipynb #8addc314
+# %% ../nbs/36_serve.ipynb #4777e7b5
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from .api import create_api
+from .api import create_api, stop_streams
 from .chat import ChatService
 from .collection import Progress
 from .settings import Settings
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# %% ../nbs/36_serve.ipynb #c247dda0
+# %% ../nbs/36_serve.ipynb #f6ccb191
 Loaded = Callable[[DocStralError | None], None]
 
 
@@ -63,7 +64,7 @@ def create_app(
         mount(app, service)
     return app
 
-# %% ../nbs/36_serve.ipynb #469bbc94
+# %% ../nbs/36_serve.ipynb #79c03d22
 def listen(host: str, port: int) -> socket.socket:
     "A socket bound to this address. Raises `ServerError` where that cannot be. Port 0: any free one."
     try:
@@ -84,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
     return bound
 
-# %% ../nbs/36_serve.ipynb #8eac8f89
+# %% ../nbs/36_serve.ipynb #ca39b5a8
 class Announcer:
     "Prints a line when a long step of indexing begins."
 
@@ -96,7 +97,7 @@ class Announcer:
             print(f"Preparing the index: {step} {total} {'pages' if step == 'splitting' else 'texts'} ...", flush=True)
         self._step = step
 
-# %% ../nbs/36_serve.ipynb #a2709d8e
+# %% ../nbs/36_serve.ipynb #ac5e6a05
 def serve(settings: Settings) -> None:
     "Serve until interrupted. Raises `DocStralError` where it cannot start, or where the index cannot be loaded."
     with listen(settings.host, settings.port) as bound, Store(settings.data_dir / "docstral.duckdb") as store:
@@ -113,6 +114,7 @@ def serve(settings: Settings) -> None:
 
         app = create_app(service, loaded, progress=Announcer())
         server = make_server(app)
+        signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on: the store closes before the process ends
         server.run(sockets=[bound])
         if failures:
             raise failures[0]
@@ -124,11 +126,17 @@ def make_server(app: FastAPI) -> "uvicorn.Server":
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            stop_streams(app)
             if desk := getattr(app.state, "desk", None):
                 await desk.close()
             await super().shutdown(sockets)
 
     return Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5))
+
+
+def _leave(number: int, frame: object) -> None:
+    "End the program in the usual way, so that what is open is closed."
+    raise SystemExit(128 + number)
 
 
 def ready_line(address: str, service: ChatService) -> str:

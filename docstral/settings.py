@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_value', 'setting', 'default_data_dir', 'Settings', 'settings_file']
 
-# %% ../nbs/01_settings.ipynb #18e25096
+# %% ../nbs/01_settings.ipynb #2c739082
 import configparser
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from .types import SettingsError
 
-# %% ../nbs/01_settings.ipynb #72ac39e5
+# %% ../nbs/01_settings.ipynb #ed19e1e7
 def read_value(
     name: str,  # the setting, as the reader wrote it: used in messages
     text: str,
@@ -43,7 +43,7 @@ def read_value(
 
 _WANTED = {int: "a whole number", float: "a number"}
 
-# %% ../nbs/01_settings.ipynb #52942a53
+# %% ../nbs/01_settings.ipynb #cf66d06d
 def setting(default: Any, explanation: str, *choices: str, secret: bool = False) -> Any:
     "A field of `Settings` that can explain itself."
     metadata = {"explanation": explanation, "choices": choices, "secret": secret}
@@ -58,7 +58,7 @@ def default_data_dir() -> Path:
 
     return Path(platformdirs.user_data_dir("docstral", appauthor=False))
 
-# %% ../nbs/01_settings.ipynb #917cca03
+# %% ../nbs/01_settings.ipynb #28bb10c6
 @dataclass(frozen=True)
 class Settings:
     "Every runtime setting. `Settings()` holds the defaults, `Settings.load()` what the machine says."
@@ -93,6 +93,12 @@ class Settings:
         docs = (self.docs,) if isinstance(self.docs, str | Path) else self.docs
         object.__setattr__(self, "docs", tuple(Path(folder).expanduser() for folder in docs))
         object.__setattr__(self, "data_dir", Path(self.data_dir).expanduser())
+        for field_ in fields(self):
+            value, choices = getattr(self, field_.name), field_.metadata["choices"]
+            if field_.type in (int, float) and (isinstance(value, str) or not 0 <= value < float("inf")):
+                raise SettingsError(f"{field_.name} is {value!r}; it should be a number that is not negative.")
+            if choices and value not in choices:
+                raise SettingsError(f"{field_.name} is {value!r}; it can be {', '.join(choices)}.")
         if self.passages < 1:
             raise SettingsError(f"passages is {self.passages}; an answer needs at least one.")
 
@@ -110,7 +116,7 @@ class Settings:
         "A copy with some settings changed."
         return replace(self, **changes)
 
-# %% ../nbs/01_settings.ipynb #6399f092
+# %% ../nbs/01_settings.ipynb #2c35d5be
 def _from_environment(kind: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
     "The settings that environment variables give. An empty variable counts as not set."
     found = {}
@@ -148,7 +154,7 @@ def _read_line(kind: type[Settings], path: Path, name: str, text: str) -> Any:
         raise SettingsError(f"{path} holds {name}, which is no setting. There are: {', '.join(public)}.")
     return read_value(f"{name} in {path}", text, public[name].type, public[name].metadata["choices"])
 
-# %% ../nbs/01_settings.ipynb #5e6ef032
+# %% ../nbs/01_settings.ipynb #7ccb4130
 def settings_file() -> str:
     "The text of a settings.ini that names every setting with its default and explanation, all commented out."
     lines = [

@@ -3,7 +3,7 @@
 import pytest
 from mistral_server import ScriptedMistral, refusal
 
-from docstral.cache import EmbeddingCache, batches
+from docstral.cache import EmbeddingCache, batches, digest_of
 from docstral.embed import MistralEmbedder
 from docstral.settings import Settings
 from docstral.store import Store
@@ -37,13 +37,20 @@ def test_texts_keep_their_order_and_doubles_are_sent_once(cache: EmbeddingCache,
 
 def test_a_rate_limit_is_waited_for(cache: EmbeddingCache, mistral: ScriptedMistral) -> None:
     mistral.script_embeddings(refusal(429, "slow down", **{"retry-after": "0"}))
-    assert cache.embed(["patience"]).shape == (1, 1024) and len(mistral.embeddings) == 2
+    assert cache.fill({digest_of("patience"): "patience"}) == 1 and len(mistral.embeddings) == 2
+
+
+def test_a_question_does_not_wait_for_a_rate_limit(cache: EmbeddingCache, mistral: ScriptedMistral) -> None:
+    mistral.script_embeddings(refusal(429, "slow down", **{"retry-after": "0"}))
+    with pytest.raises(RateLimitedError):
+        cache.embed(["impatience"])
+    assert len(mistral.embeddings) == 1
 
 
 def test_a_wait_that_is_too_long_is_not_waited_for(cache: EmbeddingCache, mistral: ScriptedMistral) -> None:
     mistral.script_embeddings(refusal(429, "tomorrow", **{"retry-after": "86400"}))
     with pytest.raises(RateLimitedError):
-        cache.embed(["patience"])
+        cache.fill({digest_of("patience"): "patience"})
     assert len(mistral.embeddings) == 1
 
 

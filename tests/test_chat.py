@@ -14,7 +14,17 @@ from docstral.chat import LONGEST_QUESTION, ChatService, Question
 from docstral.metrics import recent, totals
 from docstral.settings import Settings
 from docstral.store import Store, Turn, list_chats, list_messages, save_turn
-from docstral.types import ChatStarted, Delta, DocStralError, Done, Event, Failed, Sources
+from docstral.types import (
+    ChatStarted,
+    Delta,
+    DocStralError,
+    Done,
+    Event,
+    Failed,
+    Notice,
+    QuestionError,
+    Sources,
+)
 
 STREAM = "How do I stream a chat completion?"
 
@@ -377,3 +387,21 @@ async def test_the_mistral_embedder_is_used_for_pages_and_questions(
         await service.close()
     assert isinstance(done, Done) and done.outcome == "cited"
     assert mistral.embeddings[-1].body["model"] == "mistral-embed" and len(mistral.embeddings) == sent + 1
+
+
+async def test_an_embedder_that_fails_is_announced_and_words_alone_decide(
+    settings: Settings, mistral: ScriptedMistral
+) -> None:
+    with Store(settings.data_dir / "other.duckdb") as store:
+        service = ChatService(settings.but(embedder="mistral", mistral_api_key="k"), store)
+        await asyncio.to_thread(service.load)
+        mistral.script_embeddings(refusal(503, "overloaded"))
+        events = await ask(service)
+        await service.close()
+    assert [event.code for event in events if isinstance(event, Notice)] == ["words_only"]
+    assert isinstance(events[-1], Done) and events[-1].outcome == "cited"
+
+
+async def test_without_documentation_there_is_nothing_to_quote(service: ChatService) -> None:
+    with pytest.raises(QuestionError, match="nothing to quote"):
+        await anext(service.ask("ada", Question("Hello there", rag=False)))

@@ -22,6 +22,7 @@ class CountingEmbedder:
     name = StaticEmbedder.name
     dimension = StaticEmbedder.dimension
     local, batch, parallel = True, 256, 1
+    unrelated = StaticEmbedder.unrelated
 
     def __init__(self, real: StaticEmbedder):
         self._real = real
@@ -86,6 +87,18 @@ def test_what_has_not_changed_is_not_read_again(empty: Store, folder: Path, coun
     _, second = index(empty, folder)
     assert (second.pages, second.chunks, second.embedded, second.changed) == (4, first.chunks, 0, False)
     assert len(counting.texts) == first.chunks
+
+
+@pytest.mark.parametrize("name", ["collection.FORMAT", "collection.PAGES", "corpus.PAGES"])
+def test_another_version_of_docstral_reads_again(
+    empty: Store, folder: Path, counting: CountingEmbedder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    index(empty, folder)
+    monkeypatch.setattr(f"docstral.{name}", "another")
+    if name == "corpus.PAGES":  # both modules see the constant change
+        monkeypatch.setattr("docstral.collection.PAGES", "another")
+    _, report = index(empty, folder)
+    assert report.changed and report.embedded == 0
 
 
 def test_only_the_changed_section_is_embedded(empty: Store, folder: Path, counting: CountingEmbedder) -> None:

@@ -92,6 +92,8 @@ SLOW = {
     "spaces in a line": "# Title\n\nText." + " " * 100_000 + "end\n",
     "blank lines": "# Title\n" + " \n" * 50_000 + "Text.\n",
     "ticks": "# Title\n\n" + "`" * 20_000 + "\n",
+    "comments that never end": "# Title\n\n" + "<!-- " * 50_000 + "\n",
+    "tabs that never end": "# Title\n\n" + '<SectionTab as="h2">x' * 10_000 + "\n",
     "angles": "# Title\n\n" + "<Card " * 5_000 + "\n",
     "references": "---\na: &a [x, x, x, x, x, x, x, x]\n"
     + "".join(f"{new}: &{new} [{', '.join([f'*{old}'] * 8)}]\n" for old, new in itertools.pairwise("abcdefghijk"))
@@ -112,7 +114,24 @@ def test_no_page_takes_long(folder: Path, name: str, suffix: str) -> None:
 
 def test_a_folder_that_links_to_itself_is_read_once(folder: Path) -> None:
     (folder / "again").symlink_to(folder, target_is_directory=True)
-    assert left_out(folder) == []
+    [problem] = left_out(folder)
+    assert (problem.path, problem.reason) == ("again", "it is a link to a folder")
+
+
+def test_folders_of_one_name_keep_their_pages_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name / "docs").mkdir(parents=True)
+        (tmp_path / name / "docs" / "start.md").write_text(f"# Start {name}\n\nText of {name}.\n")
+    pages, problems = read_folders([tmp_path / "a" / "docs", tmp_path / "b" / "docs"])
+    assert [page.path for page in pages] == ["a/docs/start.md", "b/docs/start.md"] and problems == []
+
+
+@pytest.mark.parametrize(("place", "language"), [("fr/docs", "en"), ("docs/fr", "fr")])
+def test_only_the_folder_itself_says_that_pages_are_french(tmp_path: Path, place: str, language: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "a.md").write_text("# A\n\nText.\n")
+    [page], _ = read_folders([tmp_path / place])
+    assert page.language == language
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
