@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PER_PAGE', 'default_threshold', 'Search', 'open_search']
 
-# %% ../nbs/14_search.ipynb #7eae930b
+# %% ../nbs/14_search.ipynb #055f30a5
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,17 @@ from .settings import Settings
 from .store import Store
 from .types import Passage, SearchIndexError
 
-# %% ../nbs/14_search.ipynb #9323199d
+# %% ../nbs/14_search.ipynb #e16a366f
 def default_threshold(chunks: int) -> float:
     """The confidence below which a question counts as not answered by a collection of so many chunks.
 
-    Calibrated with static vectors so that one in twenty questions with an answer is lost, on the shipped corpus (450
-    chunks: 0.29) and on all of Mistral's documentation (8,800 chunks: 0.415). In between it grows with the logarithm of
+    Calibrated with static vectors so that about one in twenty questions with an answer is lost, on the shipped corpus (450
+    chunks: 0.29) and on all of Mistral's documentation (8,800 chunks: 0.435). In between it grows with the logarithm of
     the size, since a large collection knows more words of any question.
     """
-    return float(np.clip(0.29 + 0.097 * np.log10(max(chunks, 1) / 450), 0.2, 0.5))
+    return float(np.clip(0.29 + 0.1124 * np.log10(max(chunks, 1) / 450), 0.2, 0.5))
 
-# %% ../nbs/14_search.ipynb #beba19cd
+# %% ../nbs/14_search.ipynb #91a99925
 PER_PAGE = 3  # passages of one page among the results
 
 
@@ -110,7 +110,7 @@ class Search:
             chunk.path,
         )
 
-# %% ../nbs/14_search.ipynb #aff130b0
+# %% ../nbs/14_search.ipynb #6113de8c
 def open_search(
     store: Store,
     settings: Settings,
