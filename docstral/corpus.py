@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'SKIPPED_FOLDERS', 'LARGEST_PAGE', 'LONGEST_FRONT_MATTER', 'PAGES', 'LONGEST_CHUNK', 'LONGEST_BLOCK',
-           'FENCED', 'shipped_corpus', 'Problem', 'find_files', 'read_text', 'split_front_matter', 'Page',
+           'FENCED', 'shipped_corpus', 'Problem', 'find_files', 'read_text', 'split_front_matter', 'digest_of', 'Page',
            'known_sites', 'site_address', 'value', 'read_page', 'read_folders', 'folder_names', 'skipped_folders',
            'Chunk', 'blocks', 'pack', 'split_page', 'slug']
 
-# %% ../nbs/04_corpus.ipynb #bc521d7f
+# %% ../nbs/04_corpus.ipynb #a3440fa1
 import functools
 import hashlib
 import os
@@ -22,14 +22,14 @@ from typing import Any
 from .mdx import FRONT_MATTER, clean_markdown, clean_mdx
 from .types import CorpusError
 
-# %% ../nbs/04_corpus.ipynb #8e5f15e3
+# %% ../nbs/04_corpus.ipynb #18e6764e
 def shipped_corpus() -> Path:
     "The folder of the pages that come with DocStral."
     package = Path(__file__).parent if "__file__" in globals() else Path.cwd().parent / "docstral"
     installed = package / "shipped_corpus"
     return installed if installed.is_dir() else package.parent / "corpus"
 
-# %% ../nbs/04_corpus.ipynb #6ca8c581
+# %% ../nbs/04_corpus.ipynb #cb35e19a
 SUFFIXES = (".md", ".mdx", ".markdown")
 SKIPPED_FOLDERS = {"node_modules", "__pycache__", "site-packages"}
 LARGEST_PAGE = 5_000_000  # bytes: past this a file is data rather than a page
@@ -71,7 +71,7 @@ def read_text(path: Path, folder: Path) -> str:
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 (byte {error.start})") from error
 
-# %% ../nbs/04_corpus.ipynb #a2f486d9
+# %% ../nbs/04_corpus.ipynb #d3e83738
 LONGEST_FRONT_MATTER = 20_000  # characters
 
 
@@ -98,7 +98,12 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
         raise ValueError("its front matter is not a list of names and values")
     return matter or {}, text[found.end() :]
 
-# %% ../nbs/04_corpus.ipynb #64e0da1a
+# %% ../nbs/04_corpus.ipynb #680aeb31
+def digest_of(text: str) -> str:
+    "SHA-256 of a text, in hexadecimal: what pages are compared by and vectors are kept by."
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 PAGES = "docstral-pages-1"  # count up when pages are cleaned, split or searched in another way: they are read again
 
 
@@ -118,9 +123,9 @@ class Page:
     def digest(self) -> str:
         "SHA-256 of everything that chunks are made from, so that an unchanged page is recognised."
         parts = (PAGES, self.path, self.title, self.url, self.licence, self.language, str(self.anchors), self.text)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return digest_of("\0".join(parts))
 
-# %% ../nbs/04_corpus.ipynb #b3082d26
+# %% ../nbs/04_corpus.ipynb #a9393829
 @functools.cache
 def known_sites() -> list[tuple[str, str, str]]:
     "Folder within a known repository, address of the site made from it, licence."
@@ -147,7 +152,7 @@ def site_address(path: Path) -> tuple[str, str]:
             return (site + ("" if route == PurePosixPath(".") else route.as_posix())).rstrip("/"), licence
     return "", ""
 
-# %% ../nbs/04_corpus.ipynb #a2c958a2
+# %% ../nbs/04_corpus.ipynb #694377e7
 def value(matter: Mapping[str, Any], *names: str) -> str:
     "The first of these names that front matter gives a text; lists and the like are none."
     found = (matter.get(name) for name in names)
@@ -174,7 +179,7 @@ def read_page(path: Path, folder: Path, read: Callable[[PurePosixPath], str | No
         anchors="source" not in matter,
     )
 
-# %% ../nbs/04_corpus.ipynb #d8660b87
+# %% ../nbs/04_corpus.ipynb #7a37df63
 def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
     "All pages of some folders, and what was left out. Raises `CorpusError` where there is no page at all."
     folders = list(folders)
@@ -197,7 +202,7 @@ def read_folders(folders: Iterable[Path]) -> tuple[list[Page], list[Problem]]:
         raise CorpusError(f"There is no page that can be read in {named}.{reasons}")
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #320fd1b3
+# %% ../nbs/04_corpus.ipynb #d2e714e3
 def folder_names(folders: Sequence[Path]) -> list[str]:
     "Different names for folders: as much of the ends of their paths as that takes; no name for a single one."
     places = [folder.resolve().parts for folder in folders]
@@ -244,7 +249,7 @@ def _read_folder(folder: Path, prefix: str) -> tuple[list[Page], list[Problem]]:
             problems.append(Problem(place, getattr(error, "strerror", "") or str(error)))
     return pages, problems
 
-# %% ../nbs/04_corpus.ipynb #28fcf97a
+# %% ../nbs/04_corpus.ipynb #c5d4a94b
 LONGEST_CHUNK = 2_000  # characters, about 500 tokens
 LONGEST_BLOCK = 6_000  # characters: a table or listing past this is cut between lines
 
@@ -266,7 +271,7 @@ class Chunk:
         "What is embedded and searched: the headings lead, since they say what the text is about."
         return f"{self.title} > {self.section}\n{self.text}" if self.section else f"{self.title}\n{self.text}"
 
-# %% ../nbs/04_corpus.ipynb #14d1936a
+# %% ../nbs/04_corpus.ipynb #46b63642
 FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -296,7 +301,7 @@ def pack(parts: Iterable[str], longest: int, between: str = "\n\n") -> Iterator[
     if text:
         yield text
 
-# %% ../nbs/04_corpus.ipynb #a799f405
+# %% ../nbs/04_corpus.ipynb #b45f62ef
 def split_page(page: Page) -> list[Chunk]:
     "The chunks of a page, in its order."
     parser, node = _parser()
@@ -311,8 +316,7 @@ def split_page(page: Page) -> list[Chunk]:
         anchor = next((anchor for _, anchor in reversed(headings) if anchor and page.anchors), "")
         for text in pack(blocks(body), LONGEST_CHUNK):
             chunk = Chunk(f"{page.path}::{len(chunks)}", page.path, page.title, section, anchor, text)
-            digest = hashlib.sha256(chunk.search_text.encode()).hexdigest()
-            chunks.append(replace(chunk, digest=digest))
+            chunks.append(replace(chunk, digest=digest_of(chunk.search_text)))
     return chunks
 
 
@@ -324,7 +328,7 @@ def _parser() -> tuple[Any, Any]:
 
     return MarkdownNodeParser(include_prev_next_rel=False, header_path_separator="\x1f"), TextNode
 
-# %% ../nbs/04_corpus.ipynb #f96346cd
+# %% ../nbs/04_corpus.ipynb #8a0c9bfa
 def _split_heading(text: str) -> tuple[str, str]:
     "The heading that opens a section, if there is one, and the text below it."
     first, _, rest = text.partition("\n")

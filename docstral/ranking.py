@@ -6,7 +6,7 @@
 __all__ = ['FRENCH', 'DEPTH', 'Scores', 'OTHER_LANGUAGE', 'LISTS', 'language_of', 'votes', 'path_weights', 'Ranking', 'rows_with',
            'rarity', 'confidence', 'Clock', 'Ranker']
 
-# %% ../nbs/13_ranking.ipynb #d6ca63bf
+# %% ../nbs/13_ranking.ipynb #a73ebfa9
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from .index import K1, Index, word_scores
 from .terms import terms
 from .types import ProviderError, SettingsError
 
-# %% ../nbs/13_ranking.ipynb #785d0697
+# %% ../nbs/13_ranking.ipynb #d24f862f
 FRENCH = frozenset(
     "au aux avec ce ces cette comment dans de des du elle est et faire faut il je la le les leur ma mes mon ne nos notre"
     " nous où par pas peut peux pour pourquoi quand que quel quelle quelles quels qui quoi sa ses si son sur un une vos"
@@ -38,7 +38,7 @@ def language_of(text: str) -> str:
     french = sum(word in FRENCH for word in words)
     return "fr" if french >= 2 or (french and re.search("[àâçèéêîôùûœ]", text.lower())) else "en"
 
-# %% ../nbs/13_ranking.ipynb #92250721
+# %% ../nbs/13_ranking.ipynb #612d33c5
 DEPTH = 100  # entries of a list that vote
 Scores = NDArray[Any]  # numbers, one for each page or chunk
 
@@ -53,7 +53,7 @@ def votes(
     span = scores.max(initial=0) - least
     return np.clip((scores - least) / span, 0, 1) if span > 0 else (scores > 0).astype(float)
 
-# %% ../nbs/13_ranking.ipynb #87583246
+# %% ../nbs/13_ranking.ipynb #d4085ff4
 OTHER_LANGUAGE = 0.7  # weight of pages that are not in the question's language
 
 
@@ -73,7 +73,7 @@ def path_weights(paths: Sequence[str], weights: str) -> Scores:
     given = [[weight for part, weight in parts.items() if part in f"/{path}"] for path in paths]
     return np.array([min(found, default=1.0) for found in given])
 
-# %% ../nbs/13_ranking.ipynb #ff3feb9d
+# %% ../nbs/13_ranking.ipynb #7ad233f7
 LISTS = {"chunks": 1.0, "pages": 1.0, "headings": 0.25, "vectors": 1.0}  # and what the vote of each counts
 
 
@@ -97,7 +97,7 @@ class Ranking:
         "What decides: votes, weighted."
         return self.page_votes * self.weights
 
-# %% ../nbs/13_ranking.ipynb #8eec167c
+# %% ../nbs/13_ranking.ipynb #c0db8fc0
 def rows_with(index: Any, word: str) -> NDArray[np.integer]:
     "The rows of a BM25 index that have a word."
     if word not in index.vocab_dict:
@@ -132,7 +132,7 @@ def confidence(
     matched = min(match / (whole * (1 + K1)), 1.0)
     return (covered + matched + max(nearest, 0.0) + 0.5 * min(len(weights), 8) / 8) / 3.5
 
-# %% ../nbs/13_ranking.ipynb #506e84e8
+# %% ../nbs/13_ranking.ipynb #09b17d10
 class Clock:
     "Seconds of each stage, one lap after the other."
 
@@ -145,7 +145,7 @@ class Clock:
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
 
-# %% ../nbs/13_ranking.ipynb #acfc7bb3
+# %% ../nbs/13_ranking.ipynb #da213dd6
 class Ranker:
     "Ranks the pages of a collection. Holds no connection: safe to use from many threads."
 
@@ -176,8 +176,9 @@ class Ranker:
         words = terms(question, spoken)
         phrasings = [words, in_english(words)] if spoken == "fr" else [words]
         asked_for = [word for said in phrasings for word in said]
+        matches = [word_scores(self._index.chunks, said) for said in phrasings]
         chunks: dict[str, Scores] = {
-            "chunks": word_scores(self._index.chunks, asked_for),
+            "chunks": np.sum(matches, axis=0),  # BM25 adds up over words
             "headings": word_scores(self._index.headings, asked_for),
         }
         by_page = {"pages": word_scores(self._index.pages, asked_for)}
@@ -201,14 +202,12 @@ class Ranker:
         chunk_votes += 1e-6 * chunks["chunks"]  # a page that wins as a whole has a best chunk too
         best = np.argsort(-page_votes * weights, kind="stable")[:5].tolist()
         nearest = (float(chunks["vectors"].max()) - self._embedder.unrelated) / (1 - self._embedder.unrelated)
-        sure = max(self._confidence(said, best, nearest) for said in phrasings)
+        sure = max(
+            confidence(self._index.pages, said, best, float(match.max()), nearest)
+            for said, match in zip(phrasings, matches, strict=True)
+        )
         clock.lap("fusion")
         return Ranking(question, spoken, words, by_page, page_votes, chunk_votes, weights, sure, clock.seconds, notice)
-
-    def _confidence(self, words: Sequence[str], best: Sequence[int], nearest: float) -> float:
-        "The confidence for one way to say the question."
-        match = float(word_scores(self._index.chunks, words).max())
-        return confidence(self._index.pages, words, best, match, nearest)
 
     def best_of_page(self, scores: Scores) -> Scores:
         "The best chunk's score for each page."

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['GITHUB', 'RETRIES', 'FIRST_WAIT', 'LONGEST_WAIT', 'TIMEOUT', 'NO_CONNECTION', 'NOTHING_LOST', 'AT_ONCE',
-           'FAILURES_IN_A_ROW', 'Progress', 'RemoteFile', 'listed_files', 'checked_address', 'is_loopback', 'is_whole',
+           'FAILURES_IN_A_ROW', 'RemoteFile', 'listed_files', 'checked_address', 'is_loopback', 'is_whole',
            'link_in_the_way', 'write_whole', 'Missed', 'verify', 'Fetcher', 'SyncReport', 'Run', 'write_sources',
            'sync', 'sync_now']
 
-# %% ../nbs/35_sync.ipynb #064fec18
+# %% ../nbs/35_sync.ipynb #268f21f9
 import asyncio
 import errno
 import hashlib
@@ -26,12 +26,13 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from .collection import Progress
 from .corpus import SUFFIXES, Problem, shipped_corpus, site_address
 from .settings import Settings
 from .types import CorpusError, SettingsError, UnreachableError
 from .upstream import seconds_to_wait
 
-# %% ../nbs/35_sync.ipynb #905fe7e4
+# %% ../nbs/35_sync.ipynb #dcefef12
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
     "One file of a public repository, as it was at one commit."
@@ -53,7 +54,7 @@ class RemoteFile:
         "Where it is fetched from."
         return f"{base_url}/{self.repository}/{self.commit}/{quote(self.path)}"
 
-# %% ../nbs/35_sync.ipynb #7cb5edaf
+# %% ../nbs/35_sync.ipynb #7c72b3ba
 def listed_files(
     corpus: Path | None = None,  # the folder of sources.toml and checksums.tsv; default: the shipped corpus
 ) -> list[RemoteFile]:
@@ -80,7 +81,7 @@ def _read_line(number: int, line: str, sources: Sequence[dict[str, Any]]) -> Rem
     repository = source["repository"].removeprefix("https://github.com/")
     return RemoteFile(name, repository, source["commit"], source["licence"], path, int(size), sha256)
 
-# %% ../nbs/35_sync.ipynb #8d5b3f8c
+# %% ../nbs/35_sync.ipynb #2246cb3e
 GITHUB = "https://raw.githubusercontent.com"
 
 
@@ -106,7 +107,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
 
-# %% ../nbs/35_sync.ipynb #ddc2b983
+# %% ../nbs/35_sync.ipynb #99cdbc3f
 def is_whole(folder: Path, file: RemoteFile) -> bool:
     "Whether a file is there with the content that it should have."
     target = folder / file.place
@@ -123,7 +124,7 @@ def link_in_the_way(folder: Path, target: Path) -> bool:
     below = [place for place in (target, *target.parents) if place != folder and place.is_relative_to(folder)]
     return any(place.is_symlink() for place in below)
 
-# %% ../nbs/35_sync.ipynb #e415a393
+# %% ../nbs/35_sync.ipynb #272a46b5
 def write_whole(folder: Path, place: str, data: bytes) -> None:
     "Write a file, all of it or nothing. Raises `OSError`."
     target = folder / place
@@ -138,7 +139,7 @@ def write_whole(folder: Path, place: str, data: bytes) -> None:
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../nbs/35_sync.ipynb #7081a251
+# %% ../nbs/35_sync.ipynb #82b12615
 class Missed(Exception):
     "A file did not arrive; `str(error)` is the reason."
 
@@ -156,7 +157,7 @@ def verify(file: RemoteFile, data: bytes) -> bytes:
         raise Missed("its content is not the one listed: the SHA-256 is another")
     return data
 
-# %% ../nbs/35_sync.ipynb #4bf42af7
+# %% ../nbs/35_sync.ipynb #65b6db05
 RETRIES = 3
 FIRST_WAIT = 0.5  # seconds
 LONGEST_WAIT = 60.0  # seconds: a server that asks for more is not asked again
@@ -167,7 +168,7 @@ NOTHING_LOST = (
     "stopped. Until then DocStral answers from the shipped corpus."
 )
 
-# %% ../nbs/35_sync.ipynb #19084f1e
+# %% ../nbs/35_sync.ipynb #7f3c1bff
 class Fetcher:
     "Fetches files from one address."
 
@@ -210,7 +211,7 @@ class Fetcher:
             raise Missed(f"the connection was cut ({type(error).__name__})") from error
         return bytes(data)
 
-# %% ../nbs/35_sync.ipynb #febef224
+# %% ../nbs/35_sync.ipynb #a4645f79
 def _refusal(reply: aiohttp.ClientResponse) -> Missed:
     "What a status other than 200 means."
     wait = seconds_to_wait(reply.headers) or 0.0
@@ -218,7 +219,7 @@ def _refusal(reply: aiohttp.ClientResponse) -> Missed:
     again = reply.status in (408, 429) or reply.status >= 500
     return Missed(f"the server says HTTP {reply.status} {reply.reason or ''}".rstrip() + asked, again, wait)
 
-# %% ../nbs/35_sync.ipynb #756c8c9a
+# %% ../nbs/35_sync.ipynb #9c321e6f
 @dataclass(slots=True)
 class SyncReport:
     "What one run did."
@@ -236,10 +237,9 @@ class SyncReport:
         fetched = f"{self.fetched} files fetched ({self.bytes / 1e6:.1f} MB)"
         return f"{fetched}, {self.kept} kept{failed}, {self.seconds:.1f} s: {self.folder}"
 
-# %% ../nbs/35_sync.ipynb #73f92c7d
+# %% ../nbs/35_sync.ipynb #fc737ecb
 AT_ONCE = 8
 FAILURES_IN_A_ROW = 24  # three of each worker
-Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
 @dataclass(slots=True)
@@ -274,7 +274,7 @@ class Run:
                 self.in_a_row = 0
             self.progress("fetching", len(self.arrived) + len(self.report.failed), len(self.missing))
 
-# %% ../nbs/35_sync.ipynb #3d309dcd
+# %% ../nbs/35_sync.ipynb #a74cbfda
 def write_sources(folder: Path, files: Sequence[RemoteFile]) -> None:
     "Write SOURCES.tsv: path, repository, commit, licence and public address of files. Raises `CorpusError`."
     lines = ["path\trepository\tcommit\tlicence\taddress"]
@@ -291,7 +291,7 @@ def write_sources(folder: Path, files: Sequence[RemoteFile]) -> None:
             f"Nothing can be written to {folder}: {reason}.", "Check its permissions and free space, or name another."
         ) from error
 
-# %% ../nbs/35_sync.ipynb #f507769e
+# %% ../nbs/35_sync.ipynb #9b2a813a
 async def sync(
     folder: Path | None = None,  # where to; default: "corpus" in the data folder
     base_url: str = "",  # a mirror; default: GitHub
@@ -321,7 +321,7 @@ async def sync(
     run.report.seconds = time.monotonic() - began
     return run.report
 
-# %% ../nbs/35_sync.ipynb #559797c5
+# %% ../nbs/35_sync.ipynb #9dd42dde
 async def _fetch_all(run: Run, base_url: str) -> None:
     "Fetch what is missing, licences first, with a few workers. The first error that ends the run ends them all."
     if not run.missing:
@@ -337,7 +337,7 @@ async def _fetch_all(run: Run, base_url: str) -> None:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
-# %% ../nbs/35_sync.ipynb #6b7698bd
+# %% ../nbs/35_sync.ipynb #b039d24c
 def sync_now(
     folder: Path | None = None,
     base_url: str = "",
