@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from .api import create_api, stop_streams
+from .api.app import create_api
+from .api.http import stop_streams
 from .chat import ChatService
 from .collection import Progress
 from .settings import Settings

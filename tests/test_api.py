@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from helpers import DEADLINE, Live, eventually, read_events
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
-from docstral.api import create_api
+from docstral.api.app import create_api
 from docstral.chat import LONGEST_QUESTION, ChatService
 from docstral.serve import create_app
 from docstral.settings import Settings
@@ -193,7 +193,7 @@ def test_a_wrong_method_is_told_the_right_one(refusing: httpx2.Client) -> None:
 async def test_an_error_that_is_not_foreseen_has_the_one_shape(
     service: ChatService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("docstral.api.totals", lambda store: 1 / 0)
+    monkeypatch.setattr("docstral.api.metrics.totals", lambda store: 1 / 0)
     transport = httpx2.ASGITransport(create_api(service), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
         error = error_of(await client.get("/metrics"), 500)

@@ -13,7 +13,7 @@ import pytest
 from fastapi.routing import APIRoute
 from helpers import DEADLINE, ROOT, Live
 
-from docstral.api import create_api
+from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.cli import parser
 from docstral.serve import create_app
@@ -103,7 +103,7 @@ def routes_of(found: list[object]) -> list[APIRoute]:
 
 
 def test_every_field_of_a_question_and_a_receipt_is_documented() -> None:
-    from docstral.api import ChatRequest
+    from docstral.api.chats import ChatRequest
     from docstral.types import Passage, Receipt
 
     text = text_of(API)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from docstral.api import create_api
+from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
 from docstral.settings import Settings

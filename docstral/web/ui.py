@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from fastapi import FastAPI
 
-from ..api import user_id
+from ..api.http import user_id
 from docstral.web.desk import (
     Desk,
     Parts,
