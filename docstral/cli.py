@@ -161,6 +161,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     "docstral search"
     from docstral.chat import Question
     from docstral.explain import as_text, explain
+    from docstral.prompt import fit
 
     Question(arguments.question).check()
     if arguments.k < 1:
@@ -169,7 +170,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     with searching(open_settings(arguments)) as (search, _):
         ranking = search.ranker.rank(arguments.question, language=arguments.language, source=arguments.source)
         passages = search.read(ranking, k)
-        explanation = explain(search, ranking, k) if arguments.explain else None
+        explanation = explain(search, ranking, k, room=fit) if arguments.explain else None
     if arguments.json:
         explained = {"explanation": explanation} if explanation else {}
         print_json({"question": arguments.question, "passages": passages} | explained)

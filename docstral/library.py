@@ -19,6 +19,7 @@ from typing import Any, Self, TypeVar
 
 from .chat import ChatService, Question
 from .explain import Explanation, explain
+from .prompt import fit
 from .settings import Settings
 from .store import Store
 from docstral.types import (
@@ -187,9 +188,9 @@ class DocStral:
         return self._service.ready().passages(question, k, **filters)
 
     def explain(self, question: str, k: int = 6, **filters: Any) -> Explanation:
-        "The same search, explained: each list's rank of each page, what was read and what was not."
+        "The same search, explained: each list's rank of each page, which passages are read, and why not the others."
         search = self._service.ready()
-        return explain(search, search.ranker.rank(question, **filters), k)
+        return explain(search, search.ranker.rank(question, **filters), k, room=fit)
 
     async def _collect(self, question: Question) -> Answer:
         "The events of an answer as an `Answer`. Raises what a `Failed` event tells of."
