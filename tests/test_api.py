@@ -363,3 +363,11 @@ async def test_streams_end_when_the_server_is_stopped(
         gate.open()
     [(outcome,)] = store.read("SELECT outcome FROM requests")
     assert outcome == "stopped"
+
+
+def test_a_search_is_explained_over_http(refusing: httpx2.Client) -> None:
+    found = refusing.get("/search", params={"q": STREAM["message"], "k": 2, "explain": "true"}).json()
+    assert [part["id"] for part in found["explanation"]["parts"] if part["number"]] == [
+        passage["id"] for passage in found["passages"]
+    ]
+    assert "explanation" not in refusing.get("/search", params={"q": STREAM["message"]}).json()

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from .http import reply
 from ..chat import LONGEST_QUESTION, ChatService, Question
 from ..explain import explain
+from ..prompt import fit
 
 # %% ../../nbs/44_api_status.ipynb #ad6895f6
 def add_search_routes(router: APIRouter, service: ChatService) -> None:
