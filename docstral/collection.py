@@ -51,28 +51,34 @@ def find_collection(store: Store, folders: Sequence[Path]) -> Collection | None:
 
 
 def collection_id(folders: Sequence[Path]) -> str:
-    "The identifier of a set of folders."
-    return hashlib.sha256("\n".join(str(folder.resolve()) for folder in folders).encode()).hexdigest()[:12]
+    "The identifier of a set of folders. The shipped corpus has the same one wherever DocStral is installed."
+    shipped = shipped_corpus().resolve()
+    places = ["shipped" if folder.resolve() == shipped else str(folder.resolve()) for folder in folders]
+    return hashlib.sha256("\n".join(places).encode()).hexdigest()[:12]
 
 
 def folders_to_use(store: Store, settings: Settings) -> tuple[Path, ...]:
     "The folders to answer from."
     if settings.docs:
         return tuple(folder.resolve() for folder in settings.docs)
-    chosen = store.read("SELECT folders FROM collections WHERE chosen IS NOT NULL ORDER BY chosen DESC LIMIT 1")
-    return tuple(Path(folder) for folder in orjson.loads(chosen[0][0])) if chosen else (shipped_corpus(),)
+    chosen = store.read("SELECT id, folders FROM collections WHERE chosen IS NOT NULL ORDER BY chosen DESC LIMIT 1")
+    if not chosen or chosen[0][0] == collection_id([shipped_corpus()]):
+        return (shipped_corpus(),)  # where it lies now, which may not be where it lay when it was chosen
+    return tuple(Path(folder) for folder in orjson.loads(chosen[0][1]))
 
-# %% ../nbs/12_collection.ipynb #6b98e79e
+# %% ../nbs/12_collection.ipynb #2dae0479
 def files_signature(folders: Sequence[Path], beside: Sequence[Page] = ()) -> str:
-    "A hash of every file's path, size and time of change, and of pages beside them: equal means nothing to read."
+    "A hash of every file's path in its folder, size and time of change, and of pages beside them: equal means nothing to read."
     seen = hashlib.sha256("\0".join([FORMAT, PAGES, *(page.digest for page in beside)]).encode())
-    for folder in folders:
+    for number, folder in enumerate(folders):
         for path in find_files(folder):
             try:
                 state = path.stat()
             except OSError:
                 continue
-            seen.update(os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            seen.update(
+                os.fsencode(path.relative_to(folder)) + f"\0{number}\0{state.st_size}\0{state.st_mtime_ns}\n".encode()
+            )
     return seen.hexdigest()
 
 

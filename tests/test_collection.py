@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from docstral import collection
 from docstral import search as search_module
 from docstral.collection import Report, folders_to_use
 from docstral.embed import StaticEmbedder, Vectors
@@ -234,6 +235,24 @@ def test_a_chosen_folder_that_is_gone_still_answers(empty: Store, folder: Path, 
     shutil.rmtree(folder)
     search, report = open_search(empty, Settings(data_dir=empty.path.parent))
     assert not report.changed and search.passages("stream a chat completion")
+
+
+def test_the_index_of_the_shipped_corpus_is_used_where_docstral_is_installed_elsewhere(
+    empty: Store, folder: Path, tmp_path: Path, counting: CountingEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=empty.path.parent)
+    monkeypatch.setattr(collection, "shipped_corpus", lambda: folder)
+    _, built = open_search(empty, settings, choose=True)
+    assert built.embedded == built.chunks
+    moved = Path(shutil.move(folder, tmp_path / "elsewhere"))
+    monkeypatch.setattr(collection, "shipped_corpus", lambda: moved)
+    search, report = open_search(empty, settings)
+    assert (report.folders, report.changed) == ([str(moved)], False)
+    assert search.passages("stream a chat completion")
+    for page in moved.rglob("*.md"):
+        page.touch()  # as a checkout of the same pages does
+    _, report = open_search(empty, settings)
+    assert (report.changed, report.embedded) == (True, 0)
 
 
 def test_another_embedder_embeds_anew_and_the_vectors_of_the_first_are_kept(
