@@ -9,7 +9,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	python=; done; \
 	test "$$python" || { echo "DocStral needs Python 3.11, 3.12 or 3.13. None was found: install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 
-.PHONY: help run test venv venv-dev export constraints wheel clean
+.PHONY: help run test venv venv-dev export constraints wheel check-image clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 20
@@ -37,6 +37,9 @@ constraints: venv-dev ## Resolve the newest versions again into constraints.txt 
 
 wheel: venv-dev ## Build dist/docstral-VERSION-py3-none-any.whl
 	@$(VENV)/python -m hatchling build -t wheel
+
+check-image: venv-dev ## Run the steps of docker/Dockerfile without Docker, and use what they make (a minute)
+	@$(VENV)/python scripts/check_image.py
 
 clean: ## Remove the virtual environment and everything that was built
 	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache

@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPORTED = "nbs", "docstral", "pyproject.toml", "README.md", "settings.ini"
+EXPORTED = "nbs", "docstral", "pyproject.toml", "README.md", "settings.ini", ".env.example"
 SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
 
 

@@ -1,4 +1,4 @@
-"""Write everything that comes from the notebooks: the modules, README.md and settings.ini; and clean the notebooks.
+"""Write what comes from the notebooks: the modules, README.md, settings.ini and .env.example; and clean the notebooks.
 
 `python scripts/export.py [FOLDER]`: FOLDER is the project, this checkout unless another copy of it is named.
 """
@@ -8,10 +8,30 @@ import json
 import os
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 NOTICE = "<!-- Rendered from nbs/index.ipynb by `make export`: edit the notebook, not this file. -->"
+CONTAINERS = """\
+# Variables of the containers: copy this file to .env, which is never committed, and uncomment what you change.
+# Each setting of settings.ini is here as the variable that wins over it. docs/DEPLOY.md says more.
+
+"""
+PRODUCTION = """
+# Production only: the name that readers type; the proxy gets a certificate for it
+# DOCSTRAL_SITE=localhost
+
+# Production only: the model that vLLM serves; docs/DEPLOY.md has sizes and the memory that they need
+# VLLM_MODEL=mistralai/Ministral-3-8B-Instruct-2512
+
+# Production only: the context (tokens) that vLLM keeps room for, and the share of the GPU's memory that it takes
+# VLLM_CONTEXT=16384
+# VLLM_MEMORY=0.90
+
+# Production only: a Hugging Face token, for weights whose page asks for consent
+# HF_TOKEN=
+"""
 DIRECTIVE = re.compile(r"^#\|\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -49,6 +69,17 @@ def render_readme(notebook: Path) -> str:
     return "\n\n".join([NOTICE, *filter(None, map(render_cell, cells))]) + "\n"
 
 
+def environment_file(settings: Any) -> str:
+    "The text of .env.example: each field of the class `Settings` as a variable, commented out, with its default."
+    blocks = []
+    for field in fields(settings):
+        name = "MISTRAL_API_KEY" if field.name == "mistral_api_key" else f"DOCSTRAL_{field.name.upper()}"
+        default = field.default if isinstance(field.default, str | int | float) else ""
+        choices = f" ({' | '.join(field.metadata['choices'])})" if field.metadata["choices"] else ""
+        blocks.append(f"# {field.metadata['explanation']}{choices}\n# {name}={default}\n")
+    return CONTAINERS + "\n".join(blocks) + PRODUCTION
+
+
 def export(project: Path) -> None:
     "Clean the notebooks of this project, then write what comes from them."
     os.chdir(project)
@@ -59,8 +90,9 @@ def export(project: Path) -> None:
     nbdev_export()
     Path("README.md").write_text(render_readme(Path("nbs/index.ipynb")), encoding="utf8")
     sys.path.insert(0, str(project))
-    settings_file = importlib.import_module("docstral.settings").settings_file
-    Path("settings.ini").write_text(settings_file(), encoding="utf8")
+    settings = importlib.import_module("docstral.settings")
+    Path("settings.ini").write_text(settings.settings_file(), encoding="utf8")
+    Path(".env.example").write_text(environment_file(settings.Settings), encoding="utf8")
 
 
 if __name__ == "__main__":

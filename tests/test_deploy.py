@@ -1,0 +1,226 @@
+"What deploys the app, checked without a Docker engine: the image's steps, compose, the proxy, the workflows."
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+from helpers import DEADLINE, ROOT, Live
+from mistral_server import Gate, Reply, ScriptedMistral
+
+from docstral.chat import ChatService
+from docstral.serve import create_app
+from docstral.settings import Settings
+from docstral.store import Store
+
+PRODUCTION = {"app", "proxy", "vllm", "dcgm-exporter", "prometheus", "grafana"}
+CHECK_IMAGE = ROOT / "scripts" / "check_image.py"
+
+
+def tool(name: str) -> str:
+    "A program of the environment for development, or of the PATH. DOCSTRAL_REQUIRE_TOOLS: nothing is skipped."
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found and os.environ.get("DOCSTRAL_REQUIRE_TOOLS"):
+        pytest.fail(f"there is no {name} on this machine")
+    if not found:
+        pytest.skip(f"there is no {name} on this machine")
+    return found
+
+
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    "Run a program at the root of the project."
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def compose(environment: dict[str, str], *options: str | Path) -> dict[str, Any]:
+    "What Docker Compose makes of compose.yaml with these options."
+    clean = {name: value for name, value in environment.items() if not name.startswith(("COMPOSE_", "FORWARDED_"))}
+    ran = run(tool("docker-compose"), *options, "config", environment=clean)
+    assert ran.returncode == 0, ran.stderr
+    return dict(yaml.safe_load(ran.stdout))
+
+
+@pytest.fixture
+def no_env(tmp_path: Path) -> Path:
+    "An .env without a line, so that one in the checkout does not matter."
+    path = tmp_path / "empty.env"
+    path.touch()
+    return path
+
+
+def test_the_default_is_the_app_alone_for_this_machine_alone(plain_environment: dict[str, str], no_env: Path) -> None:
+    services = compose(plain_environment, "--env-file", no_env)["services"]
+    assert set(services) == {"app"}
+    app = services["app"]
+    assert [port["host_ip"] for port in app["ports"]] == ["127.0.0.1"]
+    assert app["read_only"] and app["cap_drop"] == ["ALL"] and app["volumes"][0]["target"] == "/data"
+    assert not app["environment"].get("DOCSTRAL_PROVIDER") and not app["environment"].get("MISTRAL_API_KEY")
+
+
+def test_production_answers_from_vllm_and_falls_back(plain_environment: dict[str, str], no_env: Path) -> None:
+    options = "--env-file", no_env, "--env-file", ROOT / "docker" / "production.env"
+    project = compose(plain_environment, *options)
+    services = project["services"]
+    assert set(services) == PRODUCTION
+    environment = services["app"]["environment"]
+    assert environment["DOCSTRAL_PROVIDER"] == "openai"
+    assert environment["DOCSTRAL_OPENAI_URL"].startswith("http://vllm:8000")
+    assert environment["DOCSTRAL_FALLBACK"].split(",") == ["mistral", "extractive"]
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            assert name == "proxy" or port["host_ip"] == "127.0.0.1", f"{name} can be reached from everywhere"
+        assert name == "app" or re.search(r":v?\d+\.\d+\.\d+", service["image"]), f"{service['image']} is not pinned"
+
+
+def test_a_key_from_the_shell_reaches_the_app(plain_environment: dict[str, str], no_env: Path) -> None:
+    services = compose(plain_environment | {"MISTRAL_API_KEY": "from-the-shell"}, "--env-file", no_env)["services"]
+    assert services["app"]["environment"]["MISTRAL_API_KEY"] == "from-the-shell"
+
+
+def test_every_setting_has_its_variable_in_the_example_and_none_has_a_secret() -> None:
+    text = (ROOT / ".env.example").read_text(encoding="utf8")
+    variables = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", text, re.MULTILINE))
+    assert not re.findall(r"^[^#\n]", text, re.MULTILINE), "a line is not commented out"
+    for setting in fields(Settings):
+        name = "MISTRAL_API_KEY" if setting.name == "mistral_api_key" else f"DOCSTRAL_{setting.name.upper()}"
+        assert name in variables, f".env.example does not name {name}; run make export"
+        assert not setting.metadata["secret"] or not variables[name]
+    used = set(re.findall(r"\$\{(\w+)", (ROOT / "compose.yaml").read_text(encoding="utf8")))
+    assert not used - set(variables), "compose.yaml reads variables that .env.example does not name"
+    assert Settings.load({name: value for name, value in variables.items() if value}) == Settings()
+
+
+def test_the_dockerfile_is_clean() -> None:
+    ran = run(tool("hadolint"), "docker/Dockerfile")
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_the_image_is_pinned_and_does_not_run_as_root() -> None:
+    text = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf8")
+    bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+    assert len(bases) == 2 and all(re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base) for base in bases)
+    final = text.rpartition("\nFROM ")[2]
+    assert re.search(r"^USER [1-9]\d*", final, re.MULTILINE) and "HEALTHCHECK" in final
+    assert not re.search(r"^RUN ", final, re.MULTILINE), "the last stage installs something"
+
+
+def test_the_builder_gets_what_the_dockerfile_copies_and_nothing_else() -> None:
+    sent = set(re.findall(r"^!(\S+)$", (ROOT / ".dockerignore").read_text(encoding="utf8"), re.MULTILINE))
+    steps = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "docker" / "Dockerfile").read_text("utf8"), re.MULTILINE)
+    assert sent == {name for step in steps for name in step.split()}
+
+
+STEPS = """
+FROM python AS build
+WORKDIR /src
+COPY LICENSE ./
+RUN mkdir /data && cp LICENSE /data/kept
+FROM python
+ENV PATH=/opt/bin:$PATH DOCSTRAL_PORT=1
+COPY --from=build /data /data
+USER 10001
+VOLUME ["/data"]
+HEALTHCHECK CMD ["sh", "-c", "test -f ../data/kept && {health}"]
+ENTRYPOINT ["sh", "-c"]
+CMD ["{serve}"]
+WORKDIR /data
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("COPY LICENSE", "COPY nowhere.txt", "nowhere.txt"),  # a file that is not there
+        ("cp LICENSE", "cp README.md", "A step failed"),  # a file that was not copied
+        ("USER 10001", "USER root", "runs as root"),
+        ("{serve}", "exit 3", "did not become healthy"),
+        ("{serve}", "echo x > ../opt/written; exec sleep 60", "did not become healthy"),  # the tree is read-only
+        ("ENTRYPOINT", "ONBUILD", "does not know ONBUILD"),
+    ],
+)
+def test_the_check_of_the_image_finds_what_is_missing(before: str, after: str, says: str, tmp_path: Path) -> None:
+    text = STEPS.replace(before, after).replace("{serve}", "exec sleep 60")
+    health = "test -f written" if "written" in after else "false" if "exit 3" in after else "true"
+    (tmp_path / "Dockerfile").write_text(text.replace("{health}", health), encoding="utf8")
+    environment = os.environ | {"DOCSTRAL_IMAGE_DEADLINE": "3"}
+    ran = run(sys.executable, CHECK_IMAGE, tmp_path / "Dockerfile", environment=environment)
+    assert ran.returncode != 0 and says in ran.stdout + ran.stderr, ran.stdout + ran.stderr
+
+
+def free_port() -> int:
+    "A port on 127.0.0.1 that nothing listens on."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def proxied(settings: Settings, store: Store, plain_environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    "The address of the real proxy with the real configuration, in front of an application that is ready."
+    loaded = threading.Event()
+    service = ChatService(settings.but(mistral_api_key="k"), store)
+    address = f"http://127.0.0.1:{free_port()}"
+    with Live(create_app(service, lambda error: loaded.set(), web=False)) as live:
+        assert loaded.wait(DEADLINE)
+        own = {"DOCSTRAL_SITE": address, "DOCSTRAL_APP": f"127.0.0.1:{live.port}", "HOME": str(tmp_path),
+               "CADDY_ADMIN": f"127.0.0.1:{free_port()}", "XDG_DATA_HOME": str(tmp_path),
+               "XDG_CONFIG_HOME": str(tmp_path)}  # fmt: skip
+        command = [tool("caddy"), "run", "--config", "docker/Caddyfile", "--adapter", "caddyfile"]
+        with subprocess.Popen(command, cwd=ROOT, env=plain_environment | own, stderr=subprocess.DEVNULL) as proxy:
+            ends = time.monotonic() + DEADLINE
+            while True:
+                try:
+                    httpx2.get(f"{address}/health", trust_env=False)
+                    break
+                except httpx2.ConnectError:
+                    assert proxy.poll() is None and time.monotonic() < ends, "the proxy did not start"
+                    time.sleep(0.05)
+            yield address
+            proxy.terminate()
+
+
+def test_an_answer_streams_through_the_proxy(proxied: str, mistral: ScriptedMistral) -> None:
+    gate = Gate()
+    mistral.script(Reply(["Early. ", gate, "Late."]))
+    body = {"message": "How do I stream a chat completion?"}
+    with httpx2.stream("POST", f"{proxied}/chat", json=body, timeout=DEADLINE, trust_env=False) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        seen = ""
+        for piece in reply.iter_text():
+            seen += piece
+            if "Early." in seen:
+                gate.open()  # only now: behind a proxy that waits for the whole answer this point is never reached
+    assert "Late." in seen and "event: done" in seen
+
+
+def test_the_proxy_keeps_figures_inside(proxied: str) -> None:
+    assert httpx2.get(f"{proxied}/metrics", trust_env=False).status_code == 404
+    reply = httpx2.get(f"{proxied}/health", trust_env=False)
+    assert reply.status_code == 200 and "max-age" in reply.headers["strict-transport-security"]
+
+
+def test_the_workflows_are_clean() -> None:
+    ran = run(tool("actionlint"), "-no-color")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_workflows_call_what_is_there() -> None:
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE))
+    for path in (ROOT / ".github" / "workflows").glob("*.y*ml"):
+        text = path.read_text(encoding="utf8")
+        assert not set(re.findall(r"\bmake ([a-z-]+)", text)) - made, f"{path.name} makes what the Makefile does not"
+        for script in re.findall(r"\b(?:scripts|tests)/[\w/]+\.py|\.ci/\w+", text):
+            assert (ROOT / script).exists(), f"{path.name} calls {script}, which is not there"
+        for action in re.findall(r"uses: (\S+)", text):
+            assert re.search(r"@v\d|@[0-9a-f]{40}|@release/v1$", action), f"{path.name}: {action} has no version"
