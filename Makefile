@@ -9,7 +9,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	python=; done; \
 	test "$$python" || { echo "DocStral needs Python 3.11, 3.12 or 3.13. None was found: install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 
-.PHONY: help run test venv venv-dev export constraints wheel check-image clean
+.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 20
@@ -17,7 +17,11 @@ help: ## Say what there is to make
 run: venv ## Set up, prepare the index and serve the app at http://127.0.0.1:7860
 	@$(VENV)/python app.py
 
-test: venv-dev ## Set up, then check and test everything
+test: lint ## Set up, then check and test everything
+	@echo "Testing with pytest: notebooks, modules, HTTP, browser, packaging (a few minutes) ..."
+	@$(VENV)/python -m pytest
+
+lint: venv-dev ## Set up, then check what can be checked without running it
 	@echo "Checking that the modules, README.md and settings.ini are what the notebooks say (10 seconds) ..."
 	@$(VENV)/python scripts/check_export.py
 	@echo "Linting and checking the format with ruff (seconds) ..."
@@ -25,8 +29,6 @@ test: venv-dev ## Set up, then check and test everything
 	@$(VENV)/ruff format --check --quiet || { echo "Not formatted: run make export" >&2; exit 1; }
 	@echo "Checking types with mypy (up to a minute the first time) ..."
 	@$(VENV)/mypy
-	@echo "Testing with pytest: notebooks, modules, HTTP, browser, packaging (a few minutes) ..."
-	@$(VENV)/python -m pytest
 
 export: venv-dev ## Format the notebooks; write the modules, README.md and settings.ini from them
 	@$(VENV)/ruff format --quiet
@@ -38,8 +40,14 @@ constraints: venv-dev ## Resolve the newest versions again into constraints.txt 
 wheel: venv-dev ## Build dist/docstral-VERSION-py3-none-any.whl
 	@$(VENV)/python -m hatchling build -t wheel
 
-check-image: venv-dev ## Run the steps of docker/Dockerfile without Docker, and use what they make (a minute)
+space: venv-dev ## Write build/space/, a Hugging Face Space that is ready to push
+	@$(VENV)/python scripts/make_space.py
+
+test-deploy: venv-dev ## Install the image's steps and the Space into empty environments, and use them (2 minutes)
+	@echo "Running the steps of docker/Dockerfile without Docker (a minute) ..."
 	@$(VENV)/python scripts/check_image.py
+	@echo "Running the Space from its folder alone, in an empty environment (a minute) ..."
+	@DOCSTRAL_TEST_SPACE=1 $(VENV)/python -m pytest tests/test_space.py
 
 clean: ## Remove the virtual environment and everything that was built
 	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache
