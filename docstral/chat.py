@@ -21,7 +21,7 @@ from . import __version__
 from .citations import CitationReader, check
 from .collection import Progress
 from .prompt import NOT_IN_DOCS, build_messages, fit, refusal
-from .providers.base import Finished, Provider, Request, Text, Usage, choose_provider, make_provider
+from .providers.base import Finished, Provider, Request, Sent, Text, Usage, choose_provider, make_provider
 from .receipt import Meter
 from .ranking import language_of
 from .search import Search, open_search
@@ -300,6 +300,8 @@ class ChatService:
                         yield draft.show(text)
                 elif isinstance(event, Usage):
                     draft.meter.usage = (event.tokens_in, event.tokens_out)
+                elif isinstance(event, Sent):
+                    draft.meter.attempts += 1
                 elif isinstance(event, Finished):
                     draft.meter.finish_reason = event.reason
         if text := draft.reader.close():

@@ -53,6 +53,8 @@ class Meter:
     last: float | None = None
     usage: tuple[int, int] | None = None  # tokens in and out, as the provider reported them
     finish_reason: str = "stop"
+    attempts: int = 0  # requests sent upstream
+    fallbacks: list[str] = field(default_factory=list)  # providers that failed before this one
 
     def text(self) -> None:
         "Note that text came from the provider."
@@ -91,4 +93,6 @@ class Meter:
             supported=round(sum(supports) / len(supports), 3) if supports else None,
             best_score=passages[0].score if passages else None,
             finish_reason=self.finish_reason,
+            attempts=self.attempts,
+            fallbacks=list(self.fallbacks),
         )

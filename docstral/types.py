@@ -81,6 +81,8 @@ class Receipt:
     supported: float | None = None  # mean support of the citations, 0 to 1; None: there is none
     best_score: float | None = None
     finish_reason: str = "stop"  # "stop", "length", "stopped" (by the reader), "error"
+    attempts: int = 0  # requests sent upstream for it
+    fallbacks: list[str] = field(default_factory=list)  # providers that failed before the one that answered
 
     def line(self) -> str:
         "The receipt as one line of text."

@@ -12,7 +12,7 @@ import pytest
 from mistral_server import Gate, Reply, ScriptedMistral, event, refusal
 
 from docstral.embed import MistralEmbedder
-from docstral.providers.base import PROVIDERS, Finished, Request, Text, Usage, choose_provider, make_provider
+from docstral.providers.base import PROVIDERS, Finished, Request, Sent, Text, Usage, choose_provider, make_provider
 from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
 from docstral.types import KeyMissingError, Message, ProviderError, QuestionError
@@ -194,7 +194,18 @@ async def test_usage_and_the_reason_of_the_end_are_passed_on(
 ) -> None:
     mistral.script(Reply(["So."], usage=(321, 45), finish_reason="length"))
     events = [each async for each in provider.stream(REQUEST)]
-    assert events == [Text("So."), Finished("length"), Usage(321, 45)]
+    assert events[1:] == [Text("So."), Finished("length"), Usage(321, 45)]
+
+
+async def test_what_is_sent_is_told_before_it_goes_and_without_the_key(
+    provider: MistralProvider, mistral: ScriptedMistral
+) -> None:
+    events = [each async for each in provider.stream(REQUEST)]
+    assert isinstance(events[0], Sent) and sum(isinstance(each, Sent) for each in events) == 1
+    assert (
+        events[0].url == f"{mistral.url}/v1/chat/completions" and orjson.loads(events[0].body) == mistral.chats[0].body
+    )
+    assert KEY.encode() not in events[0].body
 
 
 async def test_content_in_chunks_comments_and_unknown_fields_are_read(
@@ -270,7 +281,7 @@ async def test_closing_the_stream_stops_the_server(provider: MistralProvider, mi
     gate = Gate()
     mistral.script(Reply(["So ", gate, "never"]))
     events = provider.stream(REQUEST)
-    assert await anext(events) == Text("So ")
+    assert isinstance(await anext(events), Sent) and await anext(events) == Text("So ")
     await events.aclose()
     await asyncio.to_thread(mistral.wait_until, lambda: mistral.disconnects == 1 and mistral.active == 0)
     gate.open()
