@@ -69,7 +69,7 @@ def test_the_default_is_the_app_alone_for_this_machine_alone(plain_environment: 
 
 
 def test_production_answers_from_vllm_and_falls_back(plain_environment: dict[str, str], no_env: Path) -> None:
-    options = "--env-file", no_env, "--env-file", ROOT / "docker" / "production.env"
+    options = "--env-file", ROOT / "docker" / "production.env", "--env-file", no_env
     project = compose(plain_environment, *options)
     services = project["services"]
     assert set(services) == PRODUCTION
