@@ -18,15 +18,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from . import __version__
-from .citations import CitationReader, check
+from .citations import CitationReader
 from .collection import Progress
-from .prompt import NOT_IN_DOCS, build_messages, fit, refusal
+from .prompt import NOT_IN_DOCS, build_messages, fit, refusal, room
 from .providers.base import Finished, Provider, Request, Sent, Text, Usage, choose_provider, make_provider
 from .receipt import Meter
 from .ranking import language_of
 from .search import Search, open_search
 from .settings import Settings
 from .store import MessageRecord, Store, Turn, list_messages, save_turn
+from .support import check
 from .terms import terms
 from docstral.types import (
     ChatStarted,
@@ -106,6 +107,11 @@ class Draft:
     stored: Future[None] | None = None  # its way into the database, once it has begun
 
     @property
+    def room(self) -> tuple[int, int]:
+        "How many tokens of passages and of history the model has room for."
+        return room(self.meter.model, self.question.text, self.question.max_tokens)
+
+    @property
     def text(self) -> str:
         "The answer so far."
         return "".join(self.parts)
@@ -123,7 +129,9 @@ class Draft:
 
     def turn(self, outcome: Outcome | None = None, error_code: str | None = None) -> Turn:
         "What is stored. Without an outcome the answer is whole and says it itself."
-        citations = check(self.text, self.passages, self.reader.order)
+        citations = check(
+            self.text, self.passages, self.reader.order, self.reader.marks, language_of(self.question.text)
+        )
         receipt = self.meter.receipt(self.messages, self.text, self.passages, citations, self.reader.dropped)
         title = " ".join(self.question.text.split())
         return Turn(
@@ -238,7 +246,9 @@ class ChatService:
                 draft.meter.usage = (0, 0)
                 yield draft.show(refusal(draft.passages, language))
             else:
-                draft.messages = build_messages(question.text, draft.passages, history, language, question.rag)
+                draft.messages = build_messages(
+                    question.text, draft.passages, history, language, question.rag, draft.room[1]
+                )
                 async with aclosing(self._write(draft, provider, language)) as deltas:
                     async for delta in deltas:
                         yield delta
@@ -273,7 +283,7 @@ class ChatService:
         search, text = self.ready(), search_text(draft.question.text, history)
         ranking = await asyncio.to_thread(search.ranker.rank, text)
         draft.notice = ranking.notice
-        draft.passages = fit(search.read(ranking, self.settings.passages))
+        draft.passages = fit(search.read(ranking, self.settings.passages), draft.room[0])
         draft.answerable = bool(draft.passages) and search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched = time.perf_counter()

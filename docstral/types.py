@@ -58,7 +58,9 @@ class Citation:
     source_id: str  # `Passage.id`
     start: int  # characters into the passage's text: the sentence that supports the claim
     end: int
-    support: float  # 0 to 1: share of the claim's words that this sentence has
+    support: float  # 0 to 1: how much of the citing sentence this one says too
+    at: int = 0  # characters into the answer: where the citing sentence begins
+    weak: bool = False  # support is below `support.WEAK`
 
 # %% ../nbs/00_types.ipynb #75dac9b5
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Receipt:
     passages_read: int = 0
     passages_cited: int = 0
     citations_dropped: int = 0  # markers whose number names no passage
-    supported: float | None = None  # mean support of the citations, 0 to 1; None: there is none
+    supported: float | None = None  # share of the citing sentences that their passage supports; None: nothing cited
     best_score: float | None = None
     finish_reason: str = "stop"  # "stop", "length", "stopped" (by the reader), "error"
     attempts: int = 0  # requests sent upstream for it
@@ -86,10 +88,19 @@ class Receipt:
 
     def line(self) -> str:
         "The receipt as one line of text."
-        first = "" if self.first_token_seconds is None else f" · first token {self.first_token_seconds:.2f} s"
-        tokens = f"{self.tokens_in} + {self.tokens_out} tokens{' (estimated)' if self.tokens_estimated else ''}"
         cost = "price unknown" if self.cost is None else f"${self.cost:.4f}".replace("$0.0000", "$0")
-        return f"{self.model} · {self.seconds:.2f} s{first} · {tokens} · {cost}"
+        parts = [
+            self.model,
+            f"{self.seconds:.2f} s",
+            "" if self.first_token_seconds is None else f"first token {self.first_token_seconds:.2f} s",
+            f"{self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second else "",
+            f"{self.tokens_in} + {self.tokens_out} tokens{' (estimated)' if self.tokens_estimated else ''}",
+            cost,
+            f"{self.passages_cited} of {self.passages_read} passages cited" if self.passages_read else "",
+            "" if self.supported is None else f"{self.supported:.0%} of sentences supported",
+            "" if self.finish_reason == "stop" else self.finish_reason,
+        ]
+        return " · ".join(part for part in parts if part)
 
 # %% ../nbs/00_types.ipynb #51b705dd
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ def test_an_answer_streams_and_can_be_read_again(client: httpx2.Client) -> None:
     started, sources, done = events[0][1], events[1][1]["sources"], events[-1][1]
     assert "".join(data["text"] for name, data in events if name == "delta") == done["text"]
     assert {"id", "title", "section", "url", "score", "language", "licence", "text"} <= set(sources[0])
-    assert {"n", "source_id", "start", "end", "support"} == set(done["citations"][0])
+    assert {"n", "source_id", "start", "end", "support", "at", "weak"} == set(done["citations"][0])
     [chat] = client.get("/chats").json()["chats"]
     assert (chat["id"], chat["title"]) == (started["chat_id"], STREAM["message"])
     question, answer = client.get(f"/chat/{chat['id']}").json()["messages"]
