@@ -14,7 +14,17 @@ import pytest
 from helpers import DEADLINE, ROOT
 
 from docstral import store as module
-from docstral.store import Store, Turn, connect, get_chat, list_chats, list_messages, migrate, save_turn
+from docstral.store import (
+    Store,
+    Turn,
+    connect,
+    get_chat,
+    get_message,
+    list_chats,
+    list_messages,
+    migrate,
+    save_turn,
+)
 from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
 
 PASSAGE = Passage("a.md::0", "Page", "Section", "https://a.example", "Text with “quotes”.", 0.5)
@@ -116,6 +126,47 @@ def test_readers_and_writers_at_once(empty: Store) -> None:
     assert sum(len(list_messages(empty, "ada", chat.id)) for chat in list_chats(empty, "ada")) == 80
 
 
+def contents(store: Store, replaced: bool = False) -> list[str]:
+    "The texts of Ada's chat."
+    return [message.content for message in list_messages(store, "ada", "chat_1", replaced)]
+
+
+def test_a_turn_takes_the_place_of_another_and_of_those_after_it(empty: Store) -> None:
+    first, second, third = (turn(question=f"{number}?", answer=f"{number}.") for number in (1, 2, 3))
+    save(empty, first, second, third)
+    save(empty, turn(question="2b?", answer="2b.", begins=False, replaces=second.message_id))
+    assert contents(empty) == ["1?", "1.", "2b?", "2b."]
+    assert contents(empty, replaced=True) == ["1?", "1.", "2?", "2.", "3?", "3.", "2b?", "2b."]
+    kept = get_message(empty, "ada", second.message_id)
+    assert kept.content == "2." and kept.replaced is not None
+
+
+def test_an_answer_without_a_word_takes_nobodys_place(empty: Store) -> None:
+    save(empty, first := turn(answer="Good."))
+    save(empty, turn(answer="", outcome="error", error_code="timeout", begins=False, replaces=first.message_id))
+    assert contents(empty) == ["How?", "Good."]
+    assert contents(empty, replaced=True) == ["How?", "Good.", "How?", ""]
+
+
+def test_a_turn_does_not_bring_back_a_chat_that_was_deleted_for_good(empty: Store) -> None:
+    save(empty, turn())
+    empty.write(lambda connection: connection.execute("DELETE FROM chats")).result(DEADLINE)
+    save(empty, turn(begins=False))
+    assert list_chats(empty, "ada") == [] and empty.read("SELECT count(*) FROM messages") == [(2,)]
+    assert empty.read("SELECT count(*) FROM requests") == [(2,)]  # it was work all the same
+
+
+def test_what_was_sent_and_what_failed_is_kept_with_the_answer(empty: Store) -> None:
+    known = {"error": {"code": "timeout"}, "request": {"body": "é\u2028"}, "account": {"stages": [1.5]}}
+    save(empty, written := turn(**known))
+    found = get_message(empty, "ada", written.message_id)
+    assert {name: getattr(found, name) for name in known} == known
+    _, listed = list_messages(empty, "ada", "chat_1")
+    assert (listed.error, listed.request, listed.account) == (known["error"], None, None)
+    with pytest.raises(NotFoundError):
+        get_message(empty, "bob", written.message_id)
+
+
 WRITER = """
 import sys
 from pathlib import Path
@@ -178,17 +229,27 @@ def test_a_second_process_is_told_which_one_has_the_database(
     Store(path).close()  # free again
 
 
+AS_FIRST_WRITTEN = """
+    INSERT INTO users VALUES ('ada', '');
+    INSERT INTO chats VALUES ('chat_1', 'ada', 'Old?', now(), now());
+    INSERT INTO messages VALUES
+        ('msg_0q', 'chat_1', 'msg_0', 'user', 'Old?', now(), NULL, NULL, NULL, NULL),
+        ('msg_0', 'chat_1', 'msg_0', 'assistant', 'Old.', now(), 'uncited', '[]', '[]', '{}');
+"""
+
+
 def test_old_databases_are_brought_up_to_date_and_keep_their_chats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "docstral.duckdb"
     steps = module.MIGRATIONS
     monkeypatch.setattr(module, "MIGRATIONS", steps[:1])
-    with Store(path) as store:
-        save(store, turn())
+    with Store(path) as store:  # as the first version wrote it
+        store.write(lambda connection: connection.execute(AS_FIRST_WRITTEN)).result(DEADLINE)
     monkeypatch.setattr(module, "MIGRATIONS", [*steps, "ALTER TABLE chats ADD COLUMN colour VARCHAR"])
     with Store(path) as store:
-        assert len(list_messages(store, "ada", "chat_1")) == 2
+        save(store, turn(begins=False))
+        assert [each.content for each in list_messages(store, "ada", "chat_1")] == ["Old?", "Old.", "How?", "So [1]."]
         assert store.read("SELECT count(*), max(number) FROM migrations") == [(len(steps) + 1, len(steps) + 1)]
         assert store.read("SELECT colour FROM chats") == [(None,)]
 
