@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import duckdb
@@ -72,7 +72,7 @@ def test_a_turn_comes_back_as_it_was(empty: Store) -> None:
     assert (question.role, question.content, question.receipt) == ("user", "Où ça?\n\0", None)
     assert (answer.id, answer.content, answer.outcome) == (written.message_id, "So [1].", "cited")
     assert answer.sources and answer.sources[0]["text"] == PASSAGE.text
-    assert answer.citations == [{"n": 1, "source_id": "a.md::0", "start": 0, "end": 4, "support": 0.75}]
+    assert answer.citations == [asdict(written.citations[0])]
     assert answer.receipt and answer.receipt["seconds"] == 1.5
     assert answer.created.utcoffset() is not None
 
