@@ -361,6 +361,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'docstral.ranking.Ranking.page_scores': ('ranking.html#ranking.page_scores', 'docstral/ranking.py'),
                                   'docstral.ranking.confidence': ('ranking.html#confidence', 'docstral/ranking.py'),
                                   'docstral.ranking.language_of': ('ranking.html#language_of', 'docstral/ranking.py'),
+                                  'docstral.ranking.names': ('ranking.html#names', 'docstral/ranking.py'),
                                   'docstral.ranking.path_weights': ('ranking.html#path_weights', 'docstral/ranking.py'),
                                   'docstral.ranking.rarity': ('ranking.html#rarity', 'docstral/ranking.py'),
                                   'docstral.ranking.rows_with': ('ranking.html#rows_with', 'docstral/ranking.py'),
