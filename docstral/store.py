@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIGRATIONS', 'Result', 'CHAT', 'PLAIN', 'AS_JSON', 'migrate', 'Turn', 'ChatRecord', 'MessageRecord', 'connect',
-           'Store', 'save_turn', 'replace_turns', 'list_chats', 'get_chat', 'list_messages', 'get_message']
+           'Store', 'save_turn', 'replace_turns', 'save_request', 'list_chats', 'get_chat', 'list_messages',
+           'get_message']
 
 # %% ../nbs/02_store.ipynb #753e8992
 import concurrent.futures
@@ -236,7 +237,7 @@ def save_turn(connection: Any, turn: Turn) -> None:
         if turn.replaces and turn.answer:  # an answer without a word takes nobody's place
             replace_turns(connection, turn.chat_id, turn.replaces, answered)
         _save_messages(connection, turn, answered)
-    _save_request(connection, turn)
+    save_request(connection, turn)
 
 
 def _save_chat(connection: Any, turn: Turn, answered: datetime) -> bool:
@@ -290,7 +291,7 @@ def _save_messages(connection: Any, turn: Turn, answered: datetime) -> None:
     )
 
 
-def _save_request(connection: Any, turn: Turn) -> None:
+def save_request(connection: Any, turn: Turn) -> None:
     "Write the row that the metrics count."
     receipt = turn.receipt
     connection.execute(
