@@ -83,6 +83,18 @@ def test_production_answers_from_vllm_and_falls_back(plain_environment: dict[str
         assert name == "app" or re.search(r":v?\d+\.\d+\.\d+", service["image"]), f"{service['image']} is not pinned"
 
 
+def test_the_guides_override_gives_a_container_its_own_documents(
+    plain_environment: dict[str, str], no_env: Path, tmp_path: Path
+) -> None:
+    guide = (ROOT / "docs" / "DEPLOY.md").read_text(encoding="utf8")
+    [example] = re.findall(r"^```yaml\n(services:.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "compose.override.yaml").write_text(example, encoding="utf8")
+    files = "-f", ROOT / "compose.yaml", "-f", tmp_path / "compose.override.yaml"
+    app = compose(plain_environment, *files, "--env-file", no_env)["services"]["app"]
+    assert app["environment"]["DOCSTRAL_DOCS"] == "/pages" and app["environment"]["DOCSTRAL_DATA_DIR"] == "/data"
+    assert [volume["target"] for volume in app["volumes"]] == ["/data", "/pages"]
+
+
 def test_a_key_from_the_shell_reaches_the_app(plain_environment: dict[str, str], no_env: Path) -> None:
     services = compose(plain_environment | {"MISTRAL_API_KEY": "from-the-shell"}, "--env-file", no_env)["services"]
     assert services["app"]["environment"]["MISTRAL_API_KEY"] == "from-the-shell"
