@@ -37,11 +37,11 @@ from .types import Passage, SearchIndexError
 def default_threshold(chunks: int) -> float:
     """The confidence below which a question counts as not answered by a collection of so many chunks.
 
-    Calibrated with static vectors so that about one in 25 questions with an answer is lost, on the shipped corpus (644
-    chunks: 0.26) and on all of Mistral's documentation (8,836 chunks: 0.43). In between it grows with the logarithm of
+    Calibrated with static vectors so that a few in a hundred questions with an answer are lost, on the shipped corpus (600
+    chunks: 0.26) and on all of Mistral's documentation (8,800 chunks: 0.445). In between it grows with the logarithm of
     the size, since a large collection knows more words of any question.
     """
-    return float(np.clip(0.26 + 0.15 * np.log10(max(chunks, 1) / 644), 0.15, 0.5))
+    return float(np.clip(0.26 + 0.1585 * np.log10(max(chunks, 1) / 600), 0.2, 0.5))
 
 # %% ../nbs/14_search.ipynb #91a99925
 def as_passage(chunk: Chunk, page: StoredPage, score: float) -> Passage:

@@ -1,5 +1,7 @@
 "Lists, votes and weights."
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,18 @@ def test_a_question_about_nothing_here_is_not_answered(search: Search) -> None:
     known, unknown = (search.ranker.rank(text) for text in ("stream a chat completion", "bake a chocolate cake"))
     assert known.confidence > unknown.confidence
     assert search.answers(known) and not search.answers(unknown)
+
+
+@pytest.mark.parametrize("other", ["Claude", "GPT", "gemini"])
+def test_somebody_elses_model_makes_a_question_less_sure(search: Search, other: str) -> None:
+    theirs, unknown = (search.ranker.rank(f"stream a chat completion with {name}") for name in (other, "Quokka"))
+    assert theirs.confidence < unknown.confidence - 0.1
+
+
+def test_another_maker_counts_as_ours_where_a_heading_names_it(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "move.md").write_text("# Move from Claude\n\nChange the address and the key.\n")
+    (folder / "key.md").write_text("# Keys\n\nClaude said: make a key, keep the key.\n")
+    search = open_search(store, Settings(data_dir=store.path.parent, docs=(folder,)))[0]
+    assert search.answers(search.ranker.rank("move from Claude"))
