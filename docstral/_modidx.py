@@ -13,6 +13,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'docstral.api.http.Identity.__init__': ('api_http.html#identity.__init__', 'docstral/api/http.py'),
                                    'docstral.api.http.add_error_handlers': ('api_http.html#add_error_handlers', 'docstral/api/http.py'),
                                    'docstral.api.http.add_method_errors': ('api_http.html#add_method_errors', 'docstral/api/http.py'),
+                                   'docstral.api.http.cookie_rules': ('api_http.html#cookie_rules', 'docstral/api/http.py'),
                                    'docstral.api.http.encode': ('api_http.html#encode', 'docstral/api/http.py'),
                                    'docstral.api.http.error_reply': ('api_http.html#error_reply', 'docstral/api/http.py'),
                                    'docstral.api.http.read_cookie': ('api_http.html#read_cookie', 'docstral/api/http.py'),

@@ -255,6 +255,15 @@ def test_the_cookie_is_private_and_set_once(client: httpx2.Client) -> None:
     assert "set-cookie" not in client.get("/chats").headers
 
 
+def test_the_cookie_is_kept_within_the_frame_of_a_space(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/docstral")
+    with Live(create_api(ChatService(settings, store))) as live:
+        cookie = httpx2.get(f"{live.url}/chats", trust_env=False).headers["set-cookie"]
+    assert cookie.endswith("; SameSite=None; Secure; Partitioned") and "HttpOnly" in cookie
+
+
 def test_no_visitor_can_choose_another_ones_name(client: httpx2.Client, stranger: httpx2.Client) -> None:
     for made_up in ("ada", "", "x" * 500, '"', "a" * 42):
         reply = stranger.get("/chats", headers={"cookie": f"docstral_session={made_up}"})

@@ -91,6 +91,8 @@ def test_it_answers_from_its_folder_alone(running: tuple[str, Path], space: Path
     address, home = running
     page = httpx2.get(address, timeout=DEADLINE)
     assert page.status_code == 200 and "DocStral" in page.text
+    cookie = page.headers["set-cookie"]  # within the frame of the Hub, a browser keeps no other
+    assert all(rule in cookie for rule in ("HttpOnly", "SameSite=None", "Secure", "Partitioned"))
     question = {"message": "How do I stream a chat completion?"}
     events = dict(read_events(httpx2.post(f"{address}/chat", json=question, timeout=DEADLINE).text))
     assert events["done"]["outcome"] == "cited" and "stream" in events["done"]["text"]
