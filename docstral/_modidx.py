@@ -433,6 +433,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.store.connect': ('store.html#connect', 'docstral/store.py'),
                                 'docstral.store.get_chat': ('store.html#get_chat', 'docstral/store.py'),
                                 'docstral.store.get_message': ('store.html#get_message', 'docstral/store.py'),
+                                'docstral.store.insert_message': ('store.html#insert_message', 'docstral/store.py'),
                                 'docstral.store.list_chats': ('store.html#list_chats', 'docstral/store.py'),
                                 'docstral.store.list_messages': ('store.html#list_messages', 'docstral/store.py'),
                                 'docstral.store.migrate': ('store.html#migrate', 'docstral/store.py'),
