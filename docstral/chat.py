@@ -23,10 +23,11 @@ from .collection import Progress
 from .prompt import NOT_IN_DOCS, build_messages, fit, refusal, room
 from .providers.base import Finished, Provider, Request, Sent, Text, Usage, choose_provider, make_provider
 from .receipt import Meter
+from .recorder import Recorder
 from .ranking import language_of
 from .search import Search, open_search
 from .settings import Settings
-from .store import MessageRecord, Store, Turn, list_messages, save_request, save_turn
+from .store import MessageRecord, Store, Turn, list_messages, save_turn
 from .support import check
 from .terms import terms
 from .titles import title_of
@@ -201,6 +202,7 @@ class ChatService:
     def __init__(self, settings: Settings, store: Store):
         self.settings = settings
         self.store = store
+        self.recorder = Recorder(store, settings.requests_days)
         self.search: Search | None = None
         self.failure: DocStralError | None = None  # why the search could not be loaded
         self._providers: dict[str, Provider] = {}
@@ -314,7 +316,7 @@ class ChatService:
         draft.passages = fit(search.read(ranking, self.settings.passages), draft.room[0])
         draft.answerable = bool(draft.passages) and search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
-        draft.meter.searched = time.perf_counter()
+        draft.meter.searched, draft.meter.stages = time.perf_counter(), ranking.seconds
 
     async def _write(self, draft: Draft, provider: Provider, language: str) -> AsyncGenerator[Delta, None]:
         "Let the provider write; yields what readers see."
@@ -330,6 +332,7 @@ class ChatService:
             question.seed,
             question.api_key,
         )
+        draft.meter.ask()
         async with aclosing(provider.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Text):
@@ -348,8 +351,10 @@ class ChatService:
     async def _save(self, draft: Draft, turn: Turn) -> None:
         "Store a turn, once. It is written even where nobody waits any more."
         if draft.stored is None:
-            save = save_turn if draft.question.keep else save_request
-            draft.stored = self.store.write(lambda connection: save(connection, turn))
+            keep = draft.question.keep
+            draft.stored = self.store.write(lambda connection: save_turn(connection, turn) if keep else None)
+            cache = self.search.embedder if self.search else None
+            self.recorder.record(turn, draft.meter, (cache.hits, cache.misses) if cache else (0, 0))
         await asyncio.shield(asyncio.wrap_future(draft.stored))
 
     async def _fail(self, draft: Draft, error: Exception) -> Failed:

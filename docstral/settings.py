@@ -86,6 +86,9 @@ class Settings:
     request_timeout: float = setting(120.0, "Seconds for a whole answer")
     first_token_timeout: float = setting(30.0, "Seconds until an answer starts")
     stall_timeout: float = setting(20.0, "Seconds of silence within an answer")
+    requests_days: int = setting(
+        90, "Days that the figures of each answer are kept; after that, sums by hour. At least 2"
+    )
     mistral_api_key: str = setting("", "Mistral API key: from the environment only", secret=True)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,10 @@ class Settings:
                 raise SettingsError(f"{field_.name} is {value!r}; it should be a number that is not negative.")
             if choices and value not in choices:
                 raise SettingsError(f"{field_.name} is {value!r}; it can be {', '.join(choices)}.")
+        if self.requests_days < 2:
+            raise SettingsError(
+                f"requests_days is {self.requests_days}; the last day needs single rows, so at least 2."
+            )
         if self.passages < 1:
             raise SettingsError(f"passages is {self.passages}; an answer needs at least one.")
 

@@ -370,6 +370,7 @@ async def test_streams_end_when_the_server_is_stopped(
                     if "Kept" in piece:
                         break
         gate.open()
+    store.flush()
     [(outcome,)] = store.read("SELECT outcome FROM requests")
     assert outcome == "stopped"
 
