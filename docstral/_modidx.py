@@ -130,6 +130,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'docstral.collection.files_signature': ('collection.html#files_signature', 'docstral/collection.py'),
                                      'docstral.collection.find_collection': ('collection.html#find_collection', 'docstral/collection.py'),
                                      'docstral.collection.folders_to_use': ('collection.html#folders_to_use', 'docstral/collection.py'),
+                                     'docstral.collection.forget_unused': ('collection.html#forget_unused', 'docstral/collection.py'),
                                      'docstral.collection.open_index': ('collection.html#open_index', 'docstral/collection.py'),
                                      'docstral.collection.prepare': ('collection.html#prepare', 'docstral/collection.py'),
                                      'docstral.collection.read_chunks': ('collection.html#read_chunks', 'docstral/collection.py'),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Progress', 'Collection', 'find_collection', 'collection_id', 'folders_to_use', 'files_signature',
            'chunks_fingerprint', 'embed_chunks', 'write_collection', 'StoredPage', 'read_pages', 'read_chunks',
-           'Report', 'prepare', 'set_threshold', 'open_index']
+           'Report', 'prepare', 'set_threshold', 'open_index', 'forget_unused']
 
 # %% ../nbs/12_collection.ipynb #2d40daa8
 import hashlib
@@ -201,7 +201,10 @@ def prepare(
     choose: bool = False,  # answer from these folders from now on
     progress: Progress = lambda step, done, total: None,
 ) -> Report:
-    "Bring the index of the folders to use up to date. Raises `CorpusError` where there are no pages; then nothing changes."
+    """Bring pages, chunks and vectors of the folders to use up to date; `open_index` makes the files of them.
+
+    Raises `CorpusError` where there are no pages; then nothing changes.
+    """
     began = time.perf_counter()
     folders = folders_to_use(store, settings)
     names, stored = [str(folder) for folder in folders], find_collection(store, folders)
@@ -229,7 +232,6 @@ def prepare(
         collection_id(folders), names, cache.name, signature, chunks_fingerprint(cache.name, pieces)
     )
     write_collection(store, collection, read, pieces, choose)
-    open_index(store, collection, cache)
     return Report(names, len(read), len(pieces), embedded, time.perf_counter() - began, True, problems)
 
 # %% ../nbs/12_collection.ipynb #eb308454
@@ -284,3 +286,24 @@ def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> I
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
         return index
+
+# %% ../nbs/12_collection.ipynb #622a9796
+def forget_unused(store: Store, used: str) -> None:
+    "Remove collections whose folders are gone, but for the one that is used and the shipped one, and vectors without a text."
+    rows = store.read("SELECT id, folders FROM collections")
+    kept = {used, collection_id([shipped_corpus()])}
+    gone = [
+        identifier
+        for identifier, folders in rows
+        if identifier not in kept and not any(Path(folder).is_dir() for folder in orjson.loads(folders))
+    ]
+
+    def remove(connection: Any) -> None:
+        for table, column in (("pages", "collection"), ("chunks", "collection"), ("collections", "id")):
+            connection.execute(f"DELETE FROM {table} WHERE {column} IN (SELECT unnest(?))", [gone])
+        connection.execute("DELETE FROM embeddings WHERE digest NOT IN (SELECT digest FROM chunks)")
+
+    store.write(remove).result()
+    for identifier in gone:
+        for folder in (store.path.parent / "index").glob(f"{identifier}-*"):
+            shutil.rmtree(folder, ignore_errors=True)

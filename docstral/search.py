@@ -19,6 +19,7 @@ from docstral.collection import (
     Report,
     StoredPage,
     find_collection,
+    forget_unused,
     open_index,
     prepare,
     read_chunks,
@@ -129,4 +130,6 @@ def open_search(
         raise SearchIndexError("The index that was just written is not in the database.")
     chunks, pages = read_chunks(store, collection.id), read_pages(store, collection.id)
     index = open_index(store, collection, cache)
+    if choose:
+        forget_unused(store, collection.id)
     return Search(chunks, pages, index, cache, settings.weights, collection.threshold), report

@@ -282,3 +282,21 @@ def test_progress_counts_up_to_the_end(empty: Store, folder: Path, counting: Cou
     assert {step for step, _, _ in seen} >= {"reading", "splitting", "embedding"}
     assert all(0 <= done <= total for _, done, total in seen)
     assert seen[-1][0] == "embedding" and seen[-1][1] == seen[-1][2]
+
+
+def test_what_nobody_needs_any_more_goes_when_other_folders_are_chosen(
+    empty: Store, folder: Path, counting: CountingEmbedder, tmp_path: Path
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.md").write_text(f"# The {name} page\n\nText of the {name} page.\n")
+        index(empty, tmp_path / name, choose=True)
+    assert empty.read("SELECT count(*) FROM collections") == [(2,)]  # both folders are there
+    shutil.rmtree(tmp_path / "first")
+    index(empty, folder)
+    assert empty.read("SELECT count(*) FROM collections") == [(3,)]  # a look into other folders removes nothing
+    search, _ = index(empty, folder, choose=True)
+    assert empty.read("SELECT count(*) FROM collections") == [(2,)]
+    assert empty.read("SELECT count(*) FROM embeddings") == [(len(search.chunks) + 1,)]
+    assert len(list((empty.path.parent / "index").iterdir())) == 2
+    assert index(empty, tmp_path / "second")[0].passages("second page")
