@@ -76,7 +76,7 @@ class Question:
     def check(self) -> None:
         "Raise `QuestionError` where it cannot be asked."
         if not self.text.strip() and not self.replaces:
-            raise QuestionError("The question is empty.", "Write a question.")
+            raise QuestionError("The question is empty: its message has no text.", "Write a question.")
         if len(self.text) > LONGEST_QUESTION:
             raise QuestionError(
                 f"The question has {len(self.text)} characters; the limit is {LONGEST_QUESTION}.", "Shorten it."

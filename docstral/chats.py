@@ -114,7 +114,10 @@ def search_chats(store: Store, user_id: str, text: str, limit: int = 50) -> list
         " ORDER BY updated DESC, chats.id DESC LIMIT ?",
         [*words, user_id, *words, limit],
     )
-    return [FoundChat(*row[:5], snippet(row[5], words)) for row in rows]
+    return [
+        FoundChat(chat_id, title, created, updated, message_id, snippet(content, words))
+        for chat_id, title, created, updated, message_id, content, _ in rows
+    ]
 
 # %% ../nbs/39_chats.ipynb #3b611073
 LONGEST_COMMENT = 1_000  # characters

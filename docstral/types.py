@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Event', 'ChatStarted', 'Sources', 'Delta', 'Notice',
-           'Done', 'Failed', 'DocStralError', 'SettingsError', 'QuestionError', 'NotFoundError', 'CorpusError',
-           'StoreError', 'StoreLockedError', 'SearchIndexError', 'IndexNotReadyError', 'ServerError', 'ProviderError',
-           'KeyMissingError', 'KeyRejectedError', 'ModelUnknownError', 'RequestRefusedError', 'RateLimitedError',
-           'UpstreamError', 'UnreachableError', 'ProviderTimeoutError']
+           'Done', 'Failed', 'DocStralError', 'SettingsError', 'QuestionError', 'TooLargeError', 'NotFoundError',
+           'CorpusError', 'StoreError', 'StoreLockedError', 'SearchIndexError', 'IndexNotReadyError', 'ServerError',
+           'ProviderError', 'KeyMissingError', 'KeyRejectedError', 'ModelUnknownError', 'RequestRefusedError',
+           'RateLimitedError', 'UpstreamError', 'UnreachableError', 'ProviderTimeoutError']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -201,6 +201,10 @@ class SettingsError(DocStralError):
 
 class QuestionError(DocStralError):
     code, status, default_action = "invalid_request", 422, "Correct the request and send it again."
+
+
+class TooLargeError(QuestionError):
+    code, status, default_action = "too_large", 413, "Send less at once."
 
 
 class NotFoundError(DocStralError):

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from .. import __version__
-from .chats import add_chat_routes
+from .chats import add_chat_routes, add_file_routes, add_own_chats_routes
 from .http import Identity, add_error_handlers, add_method_errors
 from .metrics import add_metrics_routes
 from .status import add_search_routes, add_status_routes
@@ -21,6 +21,8 @@ from ..chat import ChatService
 # %% ../../nbs/49_api_app.ipynb #68623606
 ROUTES: list[Callable[[APIRouter, ChatService], None]] = [
     add_chat_routes,
+    add_own_chats_routes,
+    add_file_routes,
     add_search_routes,
     add_status_routes,
     add_metrics_routes,
