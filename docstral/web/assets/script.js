@@ -1,0 +1,284 @@
+// What must happen in the browser at once. Everything else is asked of Python: `data-act` names what to ask for, and
+// the element's other data fields go along. `data-do` and `data-change` are dealt with here.
+window.docstral = (() => {
+  const root = document.documentElement;
+  const byId = (id) => document.getElementById(id);
+  const field = () => document.querySelector('#question textarea');
+  const narrow = matchMedia('(width <= 768px)');
+  const darkSystem = matchMedia('(prefers-color-scheme: dark)');
+
+  // Storage can be forbidden, as in some frames: then nothing is remembered, and everything else works.
+  function recall(name) { try { return localStorage.getItem(`docstral-${name}`); } catch { return null; } }
+  function remember(name, value) { try { localStorage.setItem(`docstral-${name}`, value); } catch { /* not kept */ } }
+  function setCookie(name, value) {
+    const framed = location.protocol === 'https:' ? 'SameSite=None; Secure; Partitioned' : 'SameSite=Lax';
+    document.cookie = `docstral_${name}=${value}; Path=/; Max-Age=31536000; ${framed}`;
+  }
+
+  // The page is laid out in English; readers of French first see it when its words are theirs.
+  const language = /docstral_language=(\w+)/.exec(document.cookie)?.[1] ?? navigator.language;
+  if (language.startsWith('fr')) {
+    root.classList.add('translating');
+    setTimeout(() => root.classList.remove('translating'), 4000);
+  }
+
+  // --- Python
+  let ask = null;
+  const waiting = [];
+  function act(name, data = {}) { ask ? ask('act', {...data, act: name}) : waiting.push([name, data]); }
+  function connect(trigger) { ask = trigger; waiting.splice(0).forEach((each) => act(...each)); }
+
+  // --- Theme: Gradio sets and clears `dark` by the system; what the reader chose wins
+  function paint() {
+    const chosen = recall('theme') ?? 'system';
+    const dark = chosen === 'dark' || (chosen === 'system' && darkSystem.matches);
+    for (const element of [root, document.body]) element?.classList.toggle('dark', dark);
+    root.style.colorScheme = dark ? 'dark' : 'light';
+  }
+  darkSystem.addEventListener('change', paint);
+  paint();
+  new MutationObserver(paint).observe(root, {attributes: true, attributeFilter: ['class']});
+  addEventListener('DOMContentLoaded', () => {
+    paint();
+    new MutationObserver(paint).observe(document.body, {attributes: true, attributeFilter: ['class']});
+    new MutationObserver(settle).observe(document.body,
+      {subtree: true, childList: true, attributes: true, attributeFilter: ['data-value', 'data-seconds']});
+  });
+
+  // --- State that is a property and not an attribute: Python writes it as a field, or the browser knows it
+  let settling = false;
+  function settle() {
+    if (settling) return;
+    settling = true;
+    requestAnimationFrame(() => {
+      settling = false;
+      for (const control of document.querySelectorAll('[data-change][data-value]')) {
+        if (control.type === 'checkbox') control.checked = control.dataset.value === 'on';
+        else if (control.value !== control.dataset.value) control.value = control.dataset.value;
+      }
+      for (const radio of document.querySelectorAll('.radios input')) {
+        radio.checked = radio.value === (radio.name === 'theme' ? recall('theme') ?? 'system' : root.lang);
+      }
+      find();
+      count();
+    });
+  }
+
+  // --- Seconds of a notice, counted down
+  let counted = null, clock = 0;
+  function count() {
+    const place = document.querySelector('.countdown');
+    if (place === counted && place?.textContent) return;
+    clearInterval(clock);
+    counted = place;
+    if (!place) return;
+    let left = Number(place.dataset.seconds);
+    const show = () => { place.textContent = left > 0 ? ` ${left} s` : ''; left -= 1; };
+    show();
+    clock = setInterval(() => (left >= 0 && place.isConnected ? show() : clearInterval(clock)), 1000);
+  }
+
+  // --- The chats whose titles have all the words that are looked for
+  function find() {
+    const words = (byId('find')?.value ?? '').toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    for (const list of document.querySelectorAll('#chats .chats')) {
+      let some = 0;
+      for (const item of list.children) {
+        const title = item.querySelector('.chat').title.toLowerCase();
+        item.hidden = !words.every((word) => title.includes(word));
+        some += !item.hidden;
+      }
+      list.previousElementSibling.hidden = !some;
+      shown += some;
+    }
+    const none = document.querySelector('#chats .none');
+    if (none) none.hidden = shown > 0;
+  }
+
+  // --- The end of a growing answer stays in view, unless the reader has scrolled up
+  let atEnd = true, before = 0;
+  const end = () => root.scrollHeight;
+  addEventListener('scroll', () => {
+    if (scrollY < before) atEnd = false;  // growth alone does not leave the end
+    if (innerHeight + scrollY > end() - 60) atEnd = true;
+    before = scrollY;
+    hidePreview();
+  }, {passive: true});
+  const growth = new ResizeObserver(() => { if (atEnd && document.querySelector('.answer')) scrollTo(0, end()); });
+
+  // A tab is drawn a moment after it is chosen.
+  async function go(id) {
+    for (let frame = 0; frame < 120; frame++) {
+      const place = byId(id);
+      if (place?.offsetParent) {
+        atEnd = false;
+        place.scrollIntoView({block: 'start'});
+        return place.focus({preventScroll: true});
+      }
+      await new Promise(requestAnimationFrame);
+    }
+  }
+
+  // --- Dialogs
+  function open(name) {
+    const dialog = byId(name);
+    if (dialog && !dialog.open) dialog.showModal();
+  }
+  addEventListener('close', (event) => {
+    if (event.target.id === 'landing') remember('seen', 'yes');
+  }, true);
+
+  // --- A line that says what has happened, with a way to take it back
+  let fading = 0;
+  function say(text, action) {
+    let toast = byId('toast');
+    if (!toast) {
+      toast = Object.assign(document.createElement('div'), {id: 'toast'});
+      toast.setAttribute('role', 'status');
+      document.body.append(toast);
+    }
+    toast.replaceChildren(Object.assign(document.createElement('span'), {textContent: text}));
+    if (action) {
+      const button = Object.assign(document.createElement('button'), {type: 'button', textContent: action.label});
+      button.addEventListener('click', () => { act(action.act, action.data); toast.classList.remove('shown'); });
+      toast.append(button);
+    }
+    toast.classList.add('shown');
+    clearTimeout(fading);
+    fading = setTimeout(() => toast.classList.remove('shown'), action ? 10_000 : 4_000);
+  }
+
+  // --- The preview of a citation
+  let previewed = null;
+  function showPreview(chip) {
+    if (!chip.dataset.title) return;
+    let preview = byId('preview');
+    if (!preview) {
+      preview = Object.assign(document.createElement('div'), {id: 'preview'});
+      preview.setAttribute('role', 'tooltip');
+      document.body.append(preview);
+    }
+    const line = (kind, text) => text ? [Object.assign(document.createElement(kind), {textContent: text})] : [];
+    const {title, section, quote, weak} = chip.dataset;
+    preview.replaceChildren(...line('strong', title), ...line('small', section), ...line('q', quote), ...line('em', weak));
+    preview.classList.add('shown');
+    chip.setAttribute('aria-describedby', 'preview');
+    previewed = chip;
+    const at = chip.getBoundingClientRect(), size = preview.getBoundingClientRect();
+    const below = at.bottom + size.height + 12 < innerHeight || at.top < size.height + 12;
+    preview.style.top = `${below ? at.bottom + 6 : at.top - size.height - 6}px`;
+    preview.style.left = `${Math.max(8, Math.min(at.left - 12, root.clientWidth - size.width - 8))}px`;
+  }
+  function hidePreview() {
+    previewed?.removeAttribute('aria-describedby');
+    previewed = null;
+    byId('preview')?.classList.remove('shown');
+  }
+  const chipOf = (event) => event.target instanceof Element ? event.target.closest('.chip') : null;
+  addEventListener('pointerover', (event) => {
+    const chip = chipOf(event);
+    if (chip && event.pointerType !== 'touch') showPreview(chip);
+    else if (previewed && previewed !== document.activeElement && !event.target.closest?.('#preview')) hidePreview();
+  });
+  addEventListener('focusin', (event) => {
+    const chip = chipOf(event);
+    if (chip?.matches(':focus-visible')) showPreview(chip);
+    else if (previewed) hidePreview();
+  });
+
+  // --- Clicks, changes, forms
+  async function copy(button) {
+    const text = button.dataset.text ?? button.closest('.code').querySelector('pre').textContent;
+    await navigator.clipboard?.writeText(text);
+    const label = button.textContent;
+    if (label) button.textContent = button.dataset.copied;
+    button.classList.add('done');
+    setTimeout(() => { button.classList.remove('done'); if (label) button.textContent = label; }, 1500);
+  }
+  const doing = {
+    copy,
+    dialog: (button) => open(button.dataset.dialog),
+    close: (button) => button.closest('dialog').close(),
+    back: (button) => { byId('tab-chat-button').click(); go(button.dataset.to); },
+    models: () => {
+      if (!byId('sidebar').classList.contains('open')) byId('sidebar').querySelector('button').click();
+      document.querySelector('.choices select')?.focus();
+    },
+  };
+  function closeSidebar() {
+    const sidebar = byId('sidebar');
+    if (narrow.matches && sidebar.classList.contains('open')) sidebar.querySelector('button').click();
+  }
+  addEventListener('click', (event) => {
+    if (event.target.nodeName === 'DIALOG') return event.target.close();  // beside the dialog's content
+    const control = event.target.closest?.('[data-act], [data-do]');
+    if (!control) return;
+    event.preventDefault();
+    if (control.dataset.do) return doing[control.dataset.do](control);
+    hidePreview();
+    if (['ask', 'retry', 'open'].includes(control.dataset.act)) atEnd = true;
+    if (control.dataset.act === 'open') closeSidebar();
+    act(control.dataset.act, {...control.dataset});
+  });
+  addEventListener('change', (event) => {
+    const {name, value, type, checked, dataset} = event.target;
+    if (event.target.closest('.radios')) {
+      if (name === 'theme') { remember('theme', value); paint(); }
+      else { setCookie('language', value); root.lang = value; act('language', {language: value}); }
+    } else if (dataset?.change) {
+      dataset.value = type === 'checkbox' ? (checked ? 'on' : '') : value;
+      act(dataset.change, {name: dataset.name, value: dataset.value});
+    }
+  });
+  addEventListener('input', (event) => { if (event.target.id === 'find') find(); });
+  addEventListener('submit', (event) => {
+    const name = event.target.dataset?.form;
+    if (!name) return;
+    event.preventDefault();
+    act(name, {...Object.fromEntries(new FormData(event.target)), ...event.target.dataset});
+    event.target.reset();
+  });
+
+  // --- The keyboard
+  const visible = (selector) => [...document.querySelectorAll(selector)].filter((each) => each.offsetParent);
+  addEventListener('keydown', (event) => {
+    const typing = event.target.matches?.('input:not([type=radio], [type=checkbox]), textarea, select');
+    if (event.key === 'Enter' && event.target === field()) atEnd = true;
+    if (document.querySelector('dialog[open]') || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === 'Escape') {
+      if (previewed) hidePreview();
+      else visible('#question .stop-button')[0]?.click();
+    } else if (event.key === '/' && !typing) {
+      event.preventDefault();
+      if (!field()?.offsetParent) byId('tab-chat-button').click();
+      requestAnimationFrame(() => field()?.focus());
+    } else if (event.key === '?' && !typing) {
+      open('help');
+    }
+  });
+
+  narrow.addEventListener('change', () => {
+    const sidebar = byId('sidebar');
+    if (sidebar?.classList.contains('open') === narrow.matches) sidebar.querySelector('button').click();
+  });
+
+  // --- What Python says to the page
+  function speak(language) {
+    root.lang = language;
+    root.classList.remove('translating');
+    const toggle = byId('sidebar')?.querySelector('.toggle-button');
+    toggle?.setAttribute('aria-label', document.querySelector('[data-toggle]')?.dataset.toggle);
+    settle();
+    if (!recall('seen')) open('landing');
+  }
+  function signal(text) {
+    const {go: to, open: name, say: said, action} = JSON.parse(text || '{}');
+    if (to) go(to);
+    if (name) open(name);
+    if (said) say(said, action);
+  }
+
+  setCookie('offset', -new Date().getTimezoneOffset());  // minutes east of UTC: which day a chat belongs to
+  return {connect, act, go, speak, signal, keepInView: (element) => growth.observe(element)};
+})();
