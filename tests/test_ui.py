@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import fields
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -31,9 +30,10 @@ from docstral.web.desk import (
 )
 from docstral.web.markdown import render_markdown
 from docstral.web.panels import show_chats
+from docstral.web.sources import show_sources
 from docstral.web.ui import build_blocks, mount
-from docstral.web.views import Answer, show_answer, show_sources
-from docstral.web.words import ENGLISH, FRENCH, Words
+from docstral.web.views import Answer, show_answer
+from docstral.web.words import ENGLISH, FRENCH, Word, Words
 
 WEB = Path(__file__).resolve().parent.parent / "docstral" / "web"
 HOSTILE = [
@@ -90,7 +90,7 @@ def test_no_text_becomes_html(text: str) -> None:
     ):
         assert_harmless(html)
     now = datetime.now(UTC)
-    assert_harmless(show_chats([ChatRecord(text, text, now, now)], text, ENGLISH))
+    assert_harmless(show_chats([ChatRecord(text, text, now, now)], text, ENGLISH, now))
 
 
 def test_markers_in_code_are_no_citations() -> None:
@@ -100,10 +100,14 @@ def test_markers_in_code_are_no_citations() -> None:
 
 def test_every_word_is_used_and_there_in_both_languages() -> None:
     source = "\n".join(path.read_text(encoding="utf8") for path in WEB.glob("*.py") if path.name != "words.py")
-    for field in fields(Words):
-        assert getattr(ENGLISH, field.name) and getattr(FRENCH, field.name), field.name
-        used = re.search(rf'words\.{field.name}\b|"{field.name}": lay_out', source)
-        assert used, f"nothing shows {field.name}"
+    table = {name: word for base in Words.__mro__ for name, word in vars(base).items() if isinstance(word, Word)}
+    assert len(table) > 80
+    for name, word in table.items():
+        assert all(word.texts.values()), name
+        english, french = ({*re.findall(r"\{\w*\}", text)} for text in word.texts.values())
+        assert english == french, f"{name} is filled in differently"
+        used = re.search(rf'words\.{name}\b|"{name}": lay_out', source)
+        assert used, f"nothing shows {name}"
 
 
 # The desk, with a real service over two pages
@@ -180,7 +184,7 @@ async def test_a_question_is_answered_with_chips_sources_and_receipt(desk: Desk)
     steps = [parts async for parts in follow(desk, ada, first["following"])]
     assert 3 < len(steps) < 14, "it grows in steps, not with every word"
     last = steps[-1]
-    assert last["growing"].count('class="chip"') == 2 and "scripted · " in last["growing"]
+    assert last["growing"].count('data-act="cite"') == 2 and "scripted · " in last["growing"]
     assert 'aria-label="Source 1: Chat &gt; Streaming"' in last["growing"]
     assert 'id="source-1"' in last["sources"] and "<mark>" in last["sources"]
     assert "How do I stream?" in last["chats"] and "aria-current" in last["chats"] and last["busy"] is False
@@ -235,7 +239,7 @@ async def test_nobody_sees_another_readers_chat(desk: Desk) -> None:
     [_, message] = list_messages(desk.service.store, "lin", mine["chat_id"])
     screen = await open_page(desk, reader("mallory"), mine["chat_id"])
     assert screen["chat_id"] == "" and 'class="welcome"' in screen["settled"] and mine["chat_id"] not in screen["chats"]
-    stolen = await show_citation(desk, reader("mallory"), mine["chat_id"], message.id)
+    stolen = await show_citation(desk, reader("mallory"), mine["chat_id"], message.id, "1")
     assert ENGLISH.no_sources in stolen["sources"]
     screen = await asked(desk, reader("mallory"), "How do I stream?", mine["chat_id"])
     assert screen["chat_id"] != mine["chat_id"]

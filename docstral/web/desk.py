@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Parts', 'FORGET', 'Reader', 'Following', 'Desk', 'read_answers', 'read_chats', 'ask', 'follow', 'last_look', 'stop',
-           'open_chat', 'open_page', 'show_state', 'show_citation', 'show_metrics']
+           'open_chat', 'show_frame', 'show_own_key', 'open_page', 'show_state', 'show_citation', 'show_metrics']
 
 # %% ../../nbs/62_web_desk.ipynb #c18c4188
 import asyncio
@@ -12,16 +12,20 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
-from ..chat import Question
 from ..metrics import recent, totals
 from ..store import ChatRecord, list_chats, list_messages
 from ..types import NotFoundError, new_id
+from .choices import Choice, ChoiceBook, show_choices
+from .dialogs import show_help, show_key, show_landing
+from .figures import show_figures, show_plots
 from .live import LiveAnswer
-from .panels import show_banner, show_brand, show_chats, show_figures, show_plots, show_status
-from .views import Answer, show_answer, show_chat, show_sources, stored_answers
+from .markdown import GrowingHTML
+from .panels import show_banner, show_chats, show_foot, show_head, show_status
+from .sources import show_sources
+from .views import Answer, show_answer, show_chat, stored_answers
 from .words import ENGLISH, Words
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ class Reader:
     user_id: str
     session: str
     words: Words = ENGLISH
+    zone: tzinfo = UTC
 
 
 @dataclass(slots=True)
@@ -46,6 +51,7 @@ class Following:
 
     live: LiveAnswer
     token: str = field(default_factory=lambda: new_id("look"))
+    html: GrowingHTML = field(default_factory=GrowingHTML)  # of the answer so far
     left: bool = False  # the tab shows something else now
     gone: asyncio.Event = field(default_factory=asyncio.Event)  # nothing of it is on its way to the browser
 
@@ -61,12 +67,13 @@ class Desk:
 
     def __init__(self, service: "ChatService"):
         self.service = service
+        self.choices = ChoiceBook()
         self.live: list[LiveAnswer] = []
         self.tabs: dict[str, Following] = {}  # by session
 
     def start(self, reader: Reader, text: str, chat_id: str) -> Following:
         "Have an answer written, and let the reader's tab follow it."
-        events = self.service.ask(reader.user_id, Question(text, chat_id=chat_id or None))
+        events = self.service.ask(reader.user_id, self.choices.of(reader.user_id).question(text, chat_id))
         live = LiveAnswer(reader.user_id, Answer(text, chat_id=chat_id), events)
         self.live.append(live)
         live.task.add_done_callback(lambda _: self.live.remove(live))
@@ -86,6 +93,10 @@ class Desk:
             with suppress(TimeoutError):  # a browser that went away does not take its last change
                 async with asyncio.timeout(1):
                     await following.gone.wait()
+
+    def models(self, choice: Choice) -> tuple[str, ...]:
+        "The models that a reader can choose."
+        return choice.models or ((self.service.settings.model,) if self.service.settings.mistral_api_key else ())
 
     def busy(self, reader: Reader) -> bool:
         "Whether the answer that this tab follows is still being written."
@@ -117,7 +128,7 @@ async def read_chats(desk: Desk, reader: Reader, open_id: str) -> str:
     known, now = {"", *(chat.id for chat in stored)}, datetime.now(UTC)
     answers = [live.answer for live in desk.writing(reader) if live.answer.chat_id not in known]
     new = [ChatRecord(answer.chat_id, answer.question, now, now) for answer in answers]
-    return show_chats([*new, *stored], open_id, reader.words)
+    return show_chats([*new, *stored], open_id, reader.words, datetime.now(reader.zone))
 
 # %% ../../nbs/62_web_desk.ipynb #7490de0e
 async def ask(desk: Desk, reader: Reader, text: str, chat_id: str) -> Parts:
@@ -147,7 +158,7 @@ async def follow(desk: Desk, reader: Reader, token: str) -> AsyncIterator[Parts]
         async for answer in following.live.follow():
             if following.left:
                 return
-            parts: Parts = {"growing": show_answer(answer, reader.words)}
+            parts: Parts = {"growing": show_answer(answer, reader.words, following.html)}
             if answer.chat_id and not opened:
                 opened, parts["chat_id"] = True, answer.chat_id
                 parts["chats"] = await read_chats(desk, reader, answer.chat_id)
@@ -208,29 +219,47 @@ async def open_chat(desk: Desk, reader: Reader, chat_id: str) -> Parts:
     return parts | ({"following": desk.look(reader, live).token} if live else {})
 
 
+def show_frame(desk: Desk, reader: Reader) -> Parts:
+    "What stands around the chat."
+    words = reader.words
+    return {
+        "head": show_head(words),
+        "foot": show_foot(words),
+        "banner": show_banner(words),
+        "dialogs": show_landing(words, show_own_key(desk, reader)) + show_help(words),
+        "language": words.language,
+    }
+
+
+def show_own_key(desk: Desk, reader: Reader, problem: str = "") -> str:
+    "The form for the reader's own key, or what comes of it."
+    choice = desk.choices.of(reader.user_id)
+    return show_key(reader.words, len(choice.models) if choice.key else None, problem)
+
+
 async def open_page(desk: Desk, reader: Reader, chat_id: str) -> Parts:
     "The whole screen, when the page opens: with the chat that its address names, or a new one."
-    parts: Parts = {
-        "brand": show_brand(reader.words),
-        "banner": show_banner(reader.words),
-        "language": reader.words.language,
-    }
+    parts = show_frame(desk, reader)
     if reader.session not in desk.tabs:  # else a question was asked before the page had opened
         parts |= await open_chat(desk, reader, chat_id)
     return parts | show_state(desk, reader)
 
 
 def show_state(desk: Desk, reader: Reader) -> Parts:
-    "Whether the service is ready."
-    status = desk.service.status()
-    return {"status": show_status(status, reader.words), "starting": status["status"] == "starting"}
+    "Whether the service is ready, and what can be chosen."
+    status, choice = desk.service.status(), desk.choices.of(reader.user_id)
+    return {
+        "status": show_status(status, reader.words),
+        "choices": show_choices(desk.service.settings, choice, desk.models(choice), reader.words),
+        "starting": status["status"] == "starting",
+    }
 
 # %% ../../nbs/62_web_desk.ipynb #f5ba9f04
-async def show_citation(desk: Desk, reader: Reader, chat_id: str, message_id: str) -> Parts:
+async def show_citation(desk: Desk, reader: Reader, chat_id: str, message_id: str, n: str) -> Parts:
     "The sources of one answer, because the reader chose a citation of it."
     answers = [*(live.answer for live in desk.writing(reader)), *await read_answers(desk, reader, chat_id)]
     answer = next((answer for answer in answers if answer.message_id == message_id), None)
-    return {"tab": "sources", "sources": show_sources(answer, reader.words)}
+    return {"tab": "sources", "sources": show_sources(answer, reader.words), "signal": {"go": f"source-{n}"}}
 
 
 def show_metrics(desk: Desk, reader: Reader) -> Parts:

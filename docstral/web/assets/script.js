@@ -25,7 +25,7 @@ window.docstral = (() => {
   // --- Python
   let ask = null;
   const waiting = [];
-  function act(name, data = {}) { ask ? ask('act', {...data, act: name}) : waiting.push([name, data]); }
+  function act(name, data = {}) { ask ? ask({...data, act: name}) : waiting.push([name, data]); }
   function connect(trigger) { ask = trigger; waiting.splice(0).forEach((each) => act(...each)); }
 
   // --- Theme: Gradio sets and clears `dark` by the system; what the reader chose wins
@@ -59,6 +59,9 @@ window.docstral = (() => {
       for (const radio of document.querySelectorAll('.radios input')) {
         radio.checked = radio.value === (radio.name === 'theme' ? recall('theme') ?? 'system' : root.lang);
       }
+      const toggle = document.querySelector('#sidebar .toggle-button');
+      const name = document.querySelector('[data-toggle]')?.dataset.toggle;
+      if (name) toggle?.setAttribute('aria-label', name);
       find();
       count();
     });
@@ -267,8 +270,6 @@ window.docstral = (() => {
   function speak(language) {
     root.lang = language;
     root.classList.remove('translating');
-    const toggle = byId('sidebar')?.querySelector('.toggle-button');
-    toggle?.setAttribute('aria-label', document.querySelector('[data-toggle]')?.dataset.toggle);
     settle();
     if (!recall('seen')) open('landing');
   }
