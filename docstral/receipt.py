@@ -35,6 +35,10 @@ class Meter:
     asked: float | None = None  # when a provider was first asked
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each stage of the search
     gaps: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))  # between two texts, by bucket
+    beside: tuple[int, int] = (
+        0,
+        0,
+    )  # tokens in and out of a request beside the answer's: a follow-up that was rewritten
     finish_reason: str = "stop"
     attempts: int = 0  # requests sent upstream
     fallbacks: list[str] = field(default_factory=list)  # providers that failed before this one
@@ -63,6 +67,8 @@ class Meter:
         sent = sum(estimate_tokens(message["content"]) for message in messages)
         nothing = (0, 0) if self.first is None else None  # a request that failed before its first token is not billed
         tokens_in, tokens_out = self.usage or nothing or (sent, estimate_tokens(answer))
+        tokens_in, written = tokens_in + self.beside[0], tokens_out
+        tokens_out += self.beside[1]
         writing = (self.last or 0) - (self.first or 0)
         return Receipt(
             provider=self.provider,
@@ -73,7 +79,7 @@ class Meter:
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             tokens_estimated=not (self.usage or nothing),
-            tokens_per_second=round(tokens_out / writing, 1) if writing > 0 and self.provider not in FREE else 0.0,
+            tokens_per_second=round(written / writing, 1) if writing > 0 and self.provider not in FREE else 0.0,
             cost=cost(self.provider, self.model, tokens_in, tokens_out),
             passages_read=len(passages),
             passages_cited=len({citation.source_id for citation in citations}),

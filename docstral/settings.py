@@ -82,6 +82,12 @@ class Settings:
         "Pages that count less in search: parts of their paths, each with a weight",
     )
     passages: int = setting(6, "Passages that the model reads for a question")
+    follow_ups: str = setting(
+        "words",
+        "How a follow-up is searched for. words: with the questions before it; model: rewritten by the model first",
+        "words",
+        "model",
+    )
     sync_url: str = setting("", "Mirror of GitHub's raw files for docstral corpus sync. Default: GitHub")
     request_timeout: float = setting(120.0, "Seconds for a whole answer")
     first_token_timeout: float = setting(30.0, "Seconds until an answer starts")
