@@ -21,7 +21,20 @@ from .citations import CitationReader
 from .collection import Progress
 from .followups import rewrite, search_text, stands_alone
 from .prompt import NOT_IN_DOCS, build_messages, fit, refusal, room
-from .providers.base import Finished, Provider, Request, Sent, Text, Usage, choose_provider, make_provider
+from .providers.attempts import Attempts
+from docstral.providers.base import (
+    Finished,
+    Model,
+    Provider,
+    Request,
+    Sent,
+    Text,
+    Thought,
+    Usage,
+    Writing,
+    choose_provider,
+    make_provider,
+)
 from .receipt import Meter
 from .recorder import Recorder
 from .ranking import language_of
@@ -191,6 +204,7 @@ class ChatService:
         self.recorder = Recorder(store, settings.requests_days)
         self.search: Search | None = None
         self.failure: DocStralError | None = None  # why the search could not be loaded
+        self.attempts = Attempts(settings, self.provider)
         self._providers: dict[str, Provider] = {}
 
     def load(self, choose: bool = False, progress: Progress = lambda step, done, total: None) -> None:
@@ -225,6 +239,10 @@ class ChatService:
         if name not in self._providers:
             self._providers[name] = make_provider(name, self.settings)
         return self._providers[name]
+
+    async def models(self, provider: str | None = None, api_key: str = "", fresh: bool = False) -> list[Model]:
+        "The models to choose from. Raises `ProviderError`: asking for a fresh list is how a key is checked."
+        return await self.provider(choose_provider(self.settings, provider, api_key)).models(api_key, fresh)
 
     def ready(self) -> Search:
         "The search, once it is loaded. Raises `IndexNotReadyError`, or what kept it from loading."
@@ -316,8 +334,8 @@ class ChatService:
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched, draft.meter.stages = time.perf_counter(), ranking.seconds
 
-    async def _write(self, draft: Draft, provider: Provider, language: str) -> AsyncGenerator[Delta, None]:
-        "Let the provider write; yields what readers see."
+    async def _write(self, draft: Draft, provider: Provider, language: str) -> AsyncGenerator[Delta | Notice, None]:
+        "Let the provider write, or who stands in for it; yields what readers see."
         question = draft.question
         request = Request(
             question.text,
@@ -331,12 +349,18 @@ class ChatService:
             question.api_key,
         )
         draft.meter.ask()
-        async with aclosing(provider.stream(request)) as events:
+        async with aclosing(self.attempts.stream(provider.name, request)) as events:
             async for event in events:
                 if isinstance(event, Text):
                     draft.meter.text()
                     if text := draft.reader.feed(event.text):
                         yield draft.show(text)
+                elif isinstance(event, Notice):
+                    yield event
+                elif isinstance(event, Writing):
+                    draft.meter.writes(event.provider, event.model, event.failed)
+                elif isinstance(event, Thought):
+                    draft.meter.thought += event.text
                 elif isinstance(event, Usage):
                     draft.meter.usage = (event.tokens_in, event.tokens_out)
                 elif isinstance(event, Sent):

@@ -42,6 +42,12 @@ class Meter:
     finish_reason: str = "stop"
     attempts: int = 0  # requests sent upstream
     fallbacks: list[str] = field(default_factory=list)  # providers that failed before this one
+    thought: str = ""  # what the model thought before it answered
+
+    def writes(self, provider: str, model: str, failed: Sequence[str] = ()) -> None:
+        "Note who writes from here on, and who failed before."
+        self.provider, self.model = provider, model
+        self.fallbacks = list(failed) or self.fallbacks
 
     def text(self) -> None:
         "Note that text came from the provider."
@@ -66,7 +72,7 @@ class Meter:
         ended = time.perf_counter()
         sent = sum(estimate_tokens(message["content"]) for message in messages)
         nothing = (0, 0) if self.first is None else None  # a request that failed before its first token is not billed
-        tokens_in, tokens_out = self.usage or nothing or (sent, estimate_tokens(answer))
+        tokens_in, tokens_out = self.usage or nothing or (sent, estimate_tokens(answer) + estimate_tokens(self.thought))
         tokens_in, written = tokens_in + self.beside[0], tokens_out
         tokens_out += self.beside[1]
         writing = (self.last or 0) - (self.first or 0)

@@ -6,8 +6,11 @@
 __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Event', 'ChatStarted', 'Sources', 'Delta', 'Notice',
            'Done', 'Failed', 'DocStralError', 'SettingsError', 'QuestionError', 'TooLargeError', 'NotFoundError',
            'CorpusError', 'StoreError', 'StoreLockedError', 'SearchIndexError', 'IndexNotReadyError', 'ServerError',
-           'ProviderError', 'KeyMissingError', 'KeyRejectedError', 'ModelUnknownError', 'RequestRefusedError',
-           'RateLimitedError', 'UpstreamError', 'UnreachableError', 'ProviderTimeoutError']
+           'ProviderError', 'KeyMissingError', 'KeyRejectedError', 'ForbiddenError', 'PaymentError',
+           'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError', 'RateLimitedError',
+           'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError', 'ProviderTimeoutError',
+           'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError', 'MalformedError',
+           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -238,6 +241,7 @@ class ServerError(DocStralError):
 # %% ../nbs/00_types.ipynb #e8220aaf
 class ProviderError(DocStralError):
     code, status, default_action = "provider", 502, "Try again, or choose another provider."
+    outage: ClassVar[bool] = False  # whether the server is in trouble, whoever asks and with whatever key
 
 
 class KeyMissingError(ProviderError):
@@ -249,26 +253,95 @@ class KeyRejectedError(ProviderError):
     code, status, default_action = "bad_key", 401, "Check the API key, or make a new one in Mistral's console."
 
 
+class ForbiddenError(ProviderError):
+    code, status, default_action = "forbidden", 403, "Use a key that may do this, or another model."
+
+
+class PaymentError(ProviderError):
+    code, status, default_action = "payment", 402, "Check the billing of the API key's account, or use another key."
+
+
 class ModelUnknownError(ProviderError):
-    code, status, default_action = "unknown_model", 422, "Choose another model (DOCSTRAL_MODEL)."
+    code, status, default_action = "unknown_model", 422, "Choose a model of GET /models (DOCSTRAL_MODEL)."
+
+
+class NoQuotaError(ProviderError):
+    code, status = "no_quota", 403
+    default_action = "Choose another model: GET /models lists them. Waiting does not help."
+
+
+class TooLongError(ProviderError):
+    code, status = "too_long", 422
+    default_action = "Begin a new chat, shorten the question, or choose a model that reads more."
 
 
 class RequestRefusedError(ProviderError):
-    code, status, default_action = "refused_request", 422, "Shorten the question or correct the parameter named."
+    code, status, default_action = "refused_request", 422, "Correct the parameter named and ask again."
 
 
 class RateLimitedError(ProviderError):
     code, status, retryable, default_action = "rate_limited", 429, True, "Wait, then ask again."
 
-
+# %% ../nbs/00_types.ipynb #71a5028f
 class UpstreamError(ProviderError):
-    code, retryable = "upstream_error", True
+    code, retryable, outage = "upstream_error", True, True
+
+
+class OverloadedError(UpstreamError):
+    code, status, default_action = "overloaded", 503, "Wait a little and ask again, or choose another model."
+
+
+class PausedError(UpstreamError):
+    "Not sent at all: the requests before it failed."
+
+    code, status, outage = "paused", 503, False
+    default_action = "Wait for the seconds named, or choose another provider."
 
 
 class UnreachableError(ProviderError):
-    code, retryable = "unreachable", True
+    code, retryable, outage = "unreachable", True, True
     default_action = "Check the network and DOCSTRAL_MISTRAL_URL, or use the extractive provider."
 
 
+class TlsError(UnreachableError):
+    code, retryable = "tls", False
+    default_action = "Check the address, the clock, and the certificates of this machine or its proxy (SSL_CERT_FILE)."
+
+
 class ProviderTimeoutError(ProviderError):
-    code, status, retryable, default_action = "timeout", 504, True, "Ask again, or raise the timeout in the settings."
+    code, status, retryable, outage = "timeout", 504, True, True
+    default_action = "Ask again, or raise DOCSTRAL_REQUEST_TIMEOUT."
+
+
+class SlowStartError(ProviderTimeoutError):
+    code = "slow_start"
+    default_action = "Ask again, choose a smaller model, or raise DOCSTRAL_FIRST_TOKEN_TIMEOUT."
+
+# %% ../nbs/00_types.ipynb #09a692f3
+class NotAnApiError(UpstreamError):
+    code, retryable = "not_an_api", False
+    default_action = "Check the provider's address: a proxy or another server may stand there."
+
+
+class StalledError(ProviderTimeoutError):
+    code, default_action = "stalled", "Ask again, or raise DOCSTRAL_STALL_TIMEOUT."
+
+
+class ConnectionLostError(UnreachableError):
+    code, default_action = "connection_lost", "Ask again; the text so far is kept."
+
+
+class MalformedError(UpstreamError):
+    code = "malformed"
+
+
+class EmptyAnswerError(UpstreamError):
+    code, outage, default_action = "empty_answer", False, "Ask again, in other words, or choose another model."
+
+
+class IncompleteError(UpstreamError):
+    code, default_action = "incomplete", "Ask again; the text so far is kept, and its end may be missing."
+
+
+class BrokenOffError(UpstreamError):
+    code, default_action = "broken_off", "Ask again; the text so far is kept."

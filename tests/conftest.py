@@ -1,5 +1,6 @@
 "What several test files share."
 
+import asyncio
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from mistral_server import ScriptedMistral
 
 from docstral.chat import ChatService
 from docstral.embed import StaticEmbedder
+from docstral.providers.attempts import Attempts
 from docstral.search import open_search
 from docstral.settings import Settings
 from docstral.store import Store
@@ -146,10 +148,16 @@ async def service(settings: Settings, store: Store) -> AsyncIterator[ChatService
     await made.close()
 
 
+async def at_once(seconds: float) -> None:
+    "A wait between attempts that takes no time."
+    await asyncio.sleep(0)
+
+
 @pytest.fixture
 async def with_key(settings: Settings, store: Store) -> AsyncIterator[ChatService]:
     "A chat service that answers with the scripted API."
     made = ChatService(settings.but(mistral_api_key="settings-key"), store)
+    made.attempts = Attempts(made.settings, made.provider, sleep=at_once)
     made.load()
     yield made
     await made.close()

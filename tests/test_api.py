@@ -219,7 +219,7 @@ def test_health_says_what_runs(client: httpx2.Client) -> None:
 
 
 def test_metrics_count_answers_errors_tokens_and_cost(client: httpx2.Client, mistral: ScriptedMistral) -> None:
-    mistral.script(Reply(["So [1]."], usage=(1000, 100)), refusal(500))
+    mistral.script(Reply(["So [1]."], usage=(1000, 100)), refusal(422))
     ask(client)
     ask(client, key="k")
     assert client.get("/metrics").json()["cost"] == pytest.approx(0.00021)

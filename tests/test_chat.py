@@ -12,6 +12,7 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 from docstral import chat as chat_module
 from docstral.chat import LONGEST_QUESTION, ChatService, Question
 from docstral.metrics import recent, totals
+from docstral.retry import ATTEMPTS
 from docstral.settings import Settings
 from docstral.store import Store, Turn, list_chats, list_messages, save_turn
 from docstral.types import (
@@ -207,20 +208,21 @@ async def test_cancelling_while_the_answer_is_stored_stores_it_once(
 @pytest.mark.parametrize(
     ("reply", "code", "partial"),
     [
-        (Reply(["Kept [2]. ", "And"], ending="drop"), "unreachable", True),
-        (Reply(["Kept [2]. ", "And", b"data: {\n\n"]), "upstream_error", True),
+        (Reply(["Kept [2]. ", "And"], ending="drop"), "connection_lost", True),
+        (Reply(["Kept [2]. ", "And", b"data: {\n\n"]), "malformed", True),
         (refusal(401, "no"), "bad_key", False),
         (refusal(429, "no", retry_after="5"), "rate_limited", False),
-        (Reply([]), "upstream_error", False),
+        (Reply([]), "empty_answer", False),
     ],
     ids=["dropped", "malformed", "key refused", "rate limit", "empty"],
 )
 async def test_a_failure_is_the_last_event_and_keeps_the_text(
     with_key: ChatService, mistral: ScriptedMistral, reply: Reply, code: str, partial: bool
 ) -> None:
-    mistral.script(reply)
+    mistral.script(*[reply] * ATTEMPTS)
     events = await ask(with_key)
     failed = events[-1]
+    assert len(mistral.chats) == (1 if partial or not failed.retryable else ATTEMPTS)
     assert isinstance(failed, Failed)
     assert (failed.code, failed.partial) == (code, partial) and failed.message and failed.action
     assert failed.retry_after == (5 if code == "rate_limited" else None)

@@ -20,7 +20,7 @@ from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.cli import parser
 from docstral.serve import create_app
-from docstral.settings import Settings
+from docstral.settings import Settings, variable
 from docstral.store import Store
 
 API, SETUP = ROOT / "docs" / "API.md", ROOT / "docs" / "SETUP.md"
@@ -81,7 +81,7 @@ def test_the_readmes_example_over_http_runs(live: str) -> None:
 def test_every_setting_is_in_the_setup_guide_with_its_default() -> None:
     text = text_of(SETUP)
     for setting in fields(Settings):
-        name = "MISTRAL_API_KEY" if setting.metadata["secret"] else f"DOCSTRAL_{setting.name.upper()}"
+        name = variable(setting.name)
         assert name in text, f"docs/SETUP.md does not name {name}"
         for choice in setting.metadata["choices"]:
             assert f"`{choice}`" in text, f"docs/SETUP.md does not name {choice} of {name}"

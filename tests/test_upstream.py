@@ -1,5 +1,7 @@
 "Every refusal of a provider becomes one error that says what to do, and no key ever stands in it."
 
+from datetime import UTC, datetime
+
 import orjson
 import pytest
 
@@ -50,11 +52,14 @@ def test_long_words_are_cut() -> None:
         ("-1", None),
         ("inf", None),
         ("nan", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 90.0),
+        ("Wed, 21 Oct 2020 07:28:00 GMT", 0.0),
+        ("Wed, 99 Oct 2026 07:28:00 GMT", None),
     ],
 )
-def test_retry_after_is_a_number_or_unknown(value: str, seconds: float | None) -> None:
-    assert seconds_to_wait({"retry-after": value}) == seconds
+def test_retry_after_is_a_number_a_date_or_unknown(value: str, seconds: float | None) -> None:
+    now = datetime(2026, 10, 21, 7, 26, 30, tzinfo=UTC).timestamp()
+    assert seconds_to_wait({"retry-after": value}, now) == seconds
 
 
 @pytest.mark.parametrize(
@@ -62,17 +67,27 @@ def test_retry_after_is_a_number_or_unknown(value: str, seconds: float | None) -
     [
         (401, "Unauthorized", {}, "bad_key", False),
         (429, "Slow down", {"retry-after": "3"}, "rate_limited", True),
-        (429, "No quota", {"x-ratelimit-limit-req-minute": "0"}, "unknown_model", False),
+        (429, "No quota", {"x-ratelimit-limit-req-minute": "0"}, "no_quota", False),
         (429, "Slow down", {"x-ratelimit-limit-req-minute": "60"}, "rate_limited", True),
         (400, "Invalid model: nope", {}, "unknown_model", False),
-        (404, "Not found", {}, "refused_request", False),
+        (404, "Not found", {}, "not_an_api", False),
         (404, "Model not found", {}, "unknown_model", False),
-        (400, "Context too long", {}, "refused_request", False),
+        (400, "Context too long", {}, "too_long", False),
+        (400, "Prompt contains 40000 tokens, too large for model with 32768 maximum context", {}, "too_long", False),
+        (400, "the request exceeds the available context size", {}, "too_long", False),
+        (404, 'model "qwen" not found, try pulling it first', {}, "unknown_model", False),
+        (410, "The model x was retired on 2026-06-01", {}, "unknown_model", False),
+        (402, "Payment required", {}, "payment", False),
+        (403, "Forbidden", {}, "forbidden", False),
+        (407, "", {}, "not_an_api", False),
+        (408, "", {}, "timeout", True),
         (422, "bad temperature", {}, "refused_request", False),
-        (413, "", {}, "refused_request", False),
+        (413, "", {}, "too_long", False),
         (500, "", {}, "upstream_error", True),
         (502, "", {}, "upstream_error", True),
-        (503, "Overloaded", {"retry-after": "2"}, "upstream_error", True),
+        (503, "Overloaded", {"retry-after": "2"}, "overloaded", True),
+        (529, "", {}, "overloaded", True),
+        (504, "", {}, "timeout", True),
     ],
 )
 def test_a_status_becomes_an_error(
@@ -87,8 +102,17 @@ def test_a_status_becomes_an_error(
         assert "mistral-x" in str(error)
 
 
-def test_a_forbidden_request_is_about_the_key() -> None:
-    assert error_for(403, b'{"message": "Forbidden"}', {}).code == "bad_key"
+def test_a_page_where_the_api_should_be_is_told_from_a_refusal() -> None:
+    page = {"content-type": "text/html; charset=utf-8"}
+    error = error_for(403, b"<html>Log in to the proxy</html>", page, setting="DOCSTRAL_OPENAI_URL")
+    assert error.code == "not_an_api" and "DOCSTRAL_OPENAI_URL" in error.action
+    assert error_for(502, b"<html>Bad gateway</html>", page).code == "upstream_error"
+
+
+def test_the_field_that_is_wrong_is_named() -> None:
+    body = orjson.dumps({"detail": [{"loc": ["body", "max_tokens"], "msg": "should be at least 1"}]})
+    error = error_for(422, body, {})
+    assert error.code == "refused_request" and "max_tokens: should be at least 1" in str(error)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 429, 500])

@@ -139,6 +139,7 @@ class ExtractiveProvider(Provider):
     "Quotes the passages. Needs nothing."
 
     name = "extractive"
+    local = True
 
     def __init__(self, settings: Settings):
         self.settings = settings
