@@ -8,17 +8,20 @@ __all__ = ['log', 'LONGEST_QUESTION', 'Question', 'Draft', 'as_history', 'again'
 # %% ../nbs/36_chat.ipynb #9c616ea6
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from . import __version__
 from .citations import CitationReader
 from .collection import Progress
+from .explain import explain
 from .followups import rewrite, search_text, stands_alone
 from .prompt import NOT_IN_DOCS, build_messages, fit, refusal, room
 from .providers.attempts import Attempts
@@ -36,6 +39,7 @@ from docstral.providers.base import (
     make_provider,
 )
 from .receipt import Meter
+from .record import Record, plain_number
 from .recorder import Recorder
 from .ranking import language_of
 from .search import Search, open_search
@@ -79,7 +83,7 @@ class Question:
     rag: bool = True  # False: without documentation, and so without citations
     temperature: float | None = None
     max_tokens: int | None = None
-    seed: int | None = None
+    seed: int | None = None  # None: one is chosen, so that the answer can be had again
     api_key: str = field(default="", repr=False)  # a visitor's own key, for this question alone
     replaces: str | None = None  # a message of the chat: answer its turn anew, instead of it and all that came after
     history: Sequence[Message] = ()  # what was said before, where no chat holds it
@@ -123,6 +127,7 @@ class Draft:
     reader: CitationReader = field(default_factory=lambda: CitationReader(0))
     parts: list[str] = field(default_factory=list)
     notice: str = ""  # what the reader should know of the search
+    record: Record = field(default_factory=Record)
     stored: Future[None] | None = None  # its way into the database, once it has begun
 
     @property
@@ -168,6 +173,8 @@ class Draft:
             error=asdict(failed) if failed else None,
             begins=self.question.chat_id is None,
             replaces=self.question.replaces,
+            request=self.record.request,
+            account=self.record.account(self.meter, self.messages),
         )
 
 # %% ../nbs/36_chat.ipynb #518d2a75
@@ -269,6 +276,7 @@ class ChatService:
                 await self._find(draft, provider, history)
             yield Sources(draft.passages)
             if draft.notice:
+                draft.record.notices.append(draft.notice)
                 yield Notice("words_only", draft.notice)
             language = language_of(question.text)
             if question.rag and not draft.answerable:
@@ -308,8 +316,13 @@ class ChatService:
             history = as_history(messages)
         elif question.replaces:
             raise QuestionError("replaces names a message, but no chat.", "Send the chat_id with it.")
+        seed = secrets.randbelow(2**31) if question.seed is None else question.seed
+        question = replace(question, seed=seed, temperature=plain_number(question.temperature))
         draft = Draft(user_id, question, Meter(provider.name, model))
         draft.chat_id = question.chat_id or draft.chat_id
+        names = ("rag", "temperature", "max_tokens", "seed")
+        wishes = {"message": question.text, "model": model} | {name: getattr(question, name) for name in names}
+        draft.record.asked(provider.name, wishes, history)
         return draft, provider, history
 
     async def _search_text(self, draft: Draft, provider: Provider, history: list[Message]) -> str:
@@ -329,7 +342,9 @@ class ChatService:
         search, text = self.ready(), await self._search_text(draft, provider, history)
         ranking = await asyncio.to_thread(search.ranker.rank, text)
         draft.notice = ranking.notice
-        draft.passages = fit(search.read(ranking, self.settings.passages), draft.room[0])
+        fitting = partial(fit, tokens=draft.room[0])
+        draft.passages = fitting(search.read(ranking, self.settings.passages))
+        draft.record.explanation = explain(search, ranking, self.settings.passages, room=fitting)
         draft.answerable = bool(draft.passages) and search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched, draft.meter.stages = time.perf_counter(), ranking.seconds
@@ -365,6 +380,7 @@ class ChatService:
                     draft.meter.usage = (event.tokens_in, event.tokens_out)
                 elif isinstance(event, Sent):
                     draft.meter.attempts += 1
+                    draft.record.sent(event, provider.name, draft.meter.started)
                 elif isinstance(event, Finished):
                     draft.meter.finish_reason = event.reason
         if text := draft.reader.close():

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("question")
     ask.add_argument("--provider", help="auto, extractive or mistral")
     ask.add_argument("--model")
+    ask.add_argument("--explain", action="store_true", help="say how the answer came about")
     ask.set_defaults(run=run_ask)
 
     search = commands.add_parser("search", help="find passages")
@@ -218,6 +219,7 @@ def print_json(content: Any) -> None:
 # %% ../nbs/78_cli.ipynb #4ce54e2f
 def run_ask(arguments: argparse.Namespace) -> None:
     "docstral ask"
+    from docstral.account import account_text
     from docstral.library import DocStral
 
     wishes = {"provider": arguments.provider, "model": arguments.model}
@@ -232,14 +234,17 @@ def run_ask(arguments: argparse.Namespace) -> None:
                     "citations": answer.citations,
                     "sources": answer.sources,
                     "receipt": answer.receipt,
+                    **({"account": docs.explain_answer(answer.message_id)} if arguments.explain else {}),
                 }
             )
         else:
-            print_stream(docs, arguments.question, wishes)
+            message_id = print_stream(docs, arguments.question, wishes)
+            if arguments.explain:
+                print("\n" + account_text(docs.explain_answer(message_id)))
 
 
-def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
-    "Print an answer as it comes, then its sources and its receipt. Raises what went wrong."
+def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> str:
+    "Print an answer as it comes, then its sources and its receipt; returns its id. Raises what went wrong."
     from docstral.library import Answer, as_error
     from docstral.types import Delta, Done, Failed, Notice, Sources
 
@@ -258,6 +263,8 @@ def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> None:
             case Done():
                 answer = Answer(event.text, sources, event.citations, event.outcome, event.receipt, "", "")
                 print(str(answer).removeprefix(event.text))
+                return event.message_id
+    raise DocStralError("The answer ended without an end.")
 
 # %% ../nbs/78_cli.ipynb #07cb547a
 def main(arguments: Sequence[str] | None = None) -> int:

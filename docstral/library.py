@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar
 
+from .account import Account, explain_answer
 from .chat import ChatService, Question
 from .explain import Explanation, explain
 from .prompt import fit
+from .reproduce import reproduce
 from .settings import Settings
-from .store import Store
+from .store import Store, get_message
 from docstral.types import (
     ChatStarted,
     Citation,
@@ -191,6 +193,15 @@ class DocStral:
         "The same search, explained: each list's rank of each page, which passages are read, and why not the others."
         search = self._service.ready()
         return explain(search, search.ranker.rank(question, **filters), k, room=fit)
+
+    def explain_answer(self, message_id: str) -> Account:
+        "How an answer of yours came about: search, prompt, times, attempts. `account.account_text` writes it as text."
+        return explain_answer(get_message(self.store, self.user, message_id))
+
+    def reproduce(self, message_id: str, form: str = "python", through: str = "provider") -> str:
+        "Code that asks for an answer of yours again: form is curl, python, javascript or notebook."
+        address = f"http://{self.settings.host}:{self.settings.port}"
+        return reproduce(get_message(self.store, self.user, message_id), form, through, address).text
 
     async def _collect(self, question: Question) -> Answer:
         "The events of an answer as an `Answer`. Raises what a `Failed` event tells of."

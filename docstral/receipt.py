@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .models import FREE, cost, estimate_tokens
 from .support import supported
@@ -28,7 +29,7 @@ class Meter:
     provider: str
     model: str
     started: float = field(default_factory=time.perf_counter)
-    searched: float | None = None  # when the search was done
+    searched: float | None = None  # when the passages were there
     first: float | None = None  # when the first text came
     last: float | None = None
     usage: tuple[int, int] | None = None  # tokens in and out, as the provider reported them
@@ -59,6 +60,22 @@ class Meter:
     def ask(self) -> None:
         "Note that a provider is asked."
         self.asked = self.asked or time.perf_counter()
+
+    def timeline(self) -> list[dict[str, Any]]:
+        "What took how long so far: name, start in seconds from the beginning, and seconds."
+        now, found, begin = time.perf_counter(), [], 0.0
+        for name, seconds in self.stages.items():
+            found.append((f"search: {name}", begin, begin + seconds))
+            begin += seconds
+        ends = [("reading", self.searched), ("first token", self.first), ("writing", self.last), ("checking", now)]
+        for name, end in ends:
+            if end is not None:
+                found.append((name, begin, end - self.started))
+                begin = end - self.started
+        return [
+            {"name": name, "start": round(begin, 5), "seconds": round(max(end - begin, 0.0), 5)}
+            for name, begin, end in found
+        ]
 
     def receipt(
         self,

@@ -81,6 +81,7 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: Any
+    data: bytes = b""  # the same, as it came
 
 
 def vector_of(text: str) -> list[float]:
@@ -94,7 +95,8 @@ def vector_of(text: str) -> list[float]:
 class ScriptedMistral:
     "The server. Its attributes may be read and its replies added from any thread."
 
-    def __init__(self) -> None:
+    def __init__(self, path: str = "/v1/chat/completions") -> None:
+        self.path = path  # of the chat completions
         self.url = ""
         self.answer: Callable[[Any], Reply] = lambda body: Reply()
         self.requests: list[Seen] = []
@@ -120,7 +122,7 @@ class ScriptedMistral:
     @property
     def chats(self) -> list[Seen]:
         "The chat completions asked for."
-        return [seen for seen in self.requests if seen.path == "/v1/chat/completions"]
+        return [seen for seen in self.requests if seen.path == self.path]
 
     @property
     def embeddings(self) -> list[Seen]:
@@ -146,7 +148,7 @@ class ScriptedMistral:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         application = web.Application()
-        application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post(self.path, self._chat)
         application.router.add_post("/v1/embeddings", self._embed)
         application.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(application, shutdown_timeout=0.2, handler_cancellation=True)
@@ -168,7 +170,9 @@ class ScriptedMistral:
         "Record a request; returns its body."
         data = await request.read()
         body = orjson.loads(data) if data else None
-        self.requests.append(Seen(request.path, {name.lower(): value for name, value in request.headers.items()}, body))
+        self.requests.append(
+            Seen(request.path, {name.lower(): value for name, value in request.headers.items()}, body, data)
+        )
         self._change()
         return body
 

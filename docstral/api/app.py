@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from .. import __version__
 from .chats import add_chat_routes, add_file_routes, add_own_chats_routes
 from .http import Identity, add_error_handlers, add_method_errors
+from .messages import add_message_routes
 from .metrics import add_metrics_routes
 from .status import add_search_routes, add_status_routes
 from ..chat import ChatService
@@ -25,6 +26,7 @@ ROUTES: list[Callable[[APIRouter, ChatService], None]] = [
     add_file_routes,
     add_search_routes,
     add_status_routes,
+    add_message_routes,
     add_metrics_routes,
 ]
 
