@@ -44,6 +44,11 @@ class Record:
         self.attempts.append({"provider": provider, "url": event.url, "start": start})
         self.request |= {"provider": provider, "url": event.url, "body": event.body.decode()}
 
+    def writes(self, provider: str) -> None:
+        "Another one writes from here on: what was sent before was not answered."
+        if provider != self.request.get("provider"):
+            self.request = {"provider": provider, "question": self.request.get("question", {})}
+
     def account(self, meter: Meter, messages: Sequence[Message]) -> dict[str, Any]:
         "How the answer came about. The prompt stands in the request where one was sent."
         found = self.explanation

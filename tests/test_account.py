@@ -1,5 +1,6 @@
 "An account tells how an answer came about: for a quoted answer, a refused one, and one that failed."
 
+import pytest
 from mistral_server import ScriptedMistral, refusal
 
 from docstral.account import account_text, bars, explain_answer
@@ -7,6 +8,7 @@ from docstral.chat import ChatService, Question
 from docstral.library import DocStral
 from docstral.settings import Settings
 from docstral.store import get_message
+from docstral.types import QuestionError
 
 
 async def account_of(service: ChatService, text: str) -> dict:  # type: ignore[type-arg]
@@ -42,3 +44,16 @@ def test_it_is_the_same_in_python(settings: Settings) -> None:
         code = docs.reproduce(answer.message_id, "curl", "docstral")
     assert account["question"]["message"] == "How do I stream a chat completion?"
     assert code.startswith("printf '%s' ") and "/chat" in code
+
+
+async def test_an_answer_of_a_fallback_is_not_reproduced_as_the_request_that_failed(
+    settings: Settings, mistral: ScriptedMistral
+) -> None:
+    mistral.script(*[refusal(503, "Overloaded")] * 9)
+    with DocStral(settings.but(mistral_api_key="k", fallback=("extractive",))) as docs:
+        answer = docs.ask("How do I stream a chat completion?", provider="mistral")
+        account = docs.explain_answer(answer.message_id)
+        with pytest.raises(QuestionError, match="extractive wrote it here"):
+            docs.reproduce(answer.message_id)
+    assert answer.receipt.fallbacks == ["mistral"] and account["notices"]
+    assert [each["provider"] for each in account["attempts"]] == ["mistral"] * len(mistral.chats)
