@@ -81,7 +81,7 @@ def explain(
         search.answers(ranking),
         ranking.seconds,
         found,
-        _parts(search, ranking, wanted, passages, len(wanted) < k, candidates),
+        _parts(search, ranking, wanted, passages, candidates),
     )
 
 
@@ -111,21 +111,14 @@ def _candidate(
 
 # %% ../nbs/15_explain.ipynb #72d3b16b
 def _parts(
-    search: Search,
-    ranking: Ranking,
-    wanted: Sequence[Passage],  # the best ones
-    read: Sequence[Passage],  # those of them that there was room for
-    more: bool,  # whether more would have been read, had there been any
-    others: int,
+    search: Search, ranking: Ranking, wanted: Sequence[Passage], read: Sequence[Passage], others: int
 ) -> list[Part]:
     "The passages that are read, and so many of those that come before or next but are not."
     numbers = {passage.id: number for number, passage in enumerate(read, 1)}
     best = {passage.id for passage in wanted}
-    left = len(best)  # of the best, still to come
     parts: list[Part] = []
     for passage, place in search.order(ranking):
         number = numbers.get(passage.id, 0)
-        left -= passage.id in best
         if not number and not others:
             continue
         others -= not number
@@ -135,7 +128,7 @@ def _parts(
             else "there was no room left in the prompt"
             if passage.id in best
             else f"its page has {PER_PAGE} better ones, and no more of one are read"
-            if place > PER_PAGE and (left or more)
+            if place > PER_PAGE
             else f"it comes after the {len(wanted)} best"
         )
         parts.append(Part(passage.id, passage.page, passage.section, passage.url, passage.score, number, reason))

@@ -71,9 +71,3 @@ def test_a_passage_that_the_prompt_has_no_room_for_says_so(search: Search) -> No
     assert [part.number for part in explanation.parts if part.number] == [1]
     assert sum("no room" in part.reason for part in explanation.parts) == 2
     assert sum(candidate.passages for candidate in explanation.candidates) == 1
-
-
-def test_a_passage_past_the_last_one_that_is_read_says_so(search: Search) -> None:
-    parts = explain(search, search.ranker.rank("stream a chat completion"), 1).parts
-    assert parts[0].number == 1 and len(parts) > 1
-    assert {part.reason for part in parts[1:]} == {"it comes after the 1 best"}

@@ -32,12 +32,13 @@ class Choice:
     models: tuple[str, ...] = ()  # that the key can reach
     used: float = field(default_factory=time.monotonic)
 
-    def question(self, text: str, chat_id: str) -> Question:
+    def question(self, text: str, chat_id: str, replaces: str = "") -> Question:
         "The question as the service takes it."
         self.used = time.monotonic()
         return Question(
             text,
             chat_id=chat_id or None,
+            replaces=replaces or None,
             provider=self.provider or None,
             model=self.model or None,
             rag=self.rag,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BRAND', 'show_brand', 'show_banner', 'show_head', 'show_radios', 'show_foot', 'day_name', 'show_chat_line',
-           'show_chats', 'show_status']
+           'show_chats', 'show_totals', 'show_status']
 
 # %% ../../nbs/56_web_panels.ipynb #24d82c9e
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,9 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
+from ..chats import FoundChat
 from ..store import ChatRecord
+from .views import icon
 from .words import Words
 
 # %% ../../nbs/56_web_panels.ipynb #4a94bb58
@@ -40,7 +42,7 @@ def show_head(words: Words) -> str:
         f'{show_brand(words)}<button type="button" class="primary" data-act="open" data-chat="">'
         f"{escape(words.new_chat)}</button>"
         f'<input type="search" id="find" data-find="chats" autocomplete="off" placeholder="{escape(words.search_chats)}"'
-        f' aria-label="{escape(words.search_chats)}">'
+        f' aria-label="{escape(words.search_chats)}" maxlength="200">'
     )
 
 # %% ../../nbs/56_web_panels.ipynb #2b63b305
@@ -77,11 +79,14 @@ def day_name(day: date, today: date, words: Words) -> str:
 
 
 def show_chat_line(chat: ChatRecord, open_id: str, words: Words) -> str:
-    "A chat in the list: a button that opens it."
+    "A chat in the list: a button that opens it, and what can be done with it. A chat that was found shows where."
     title = escape(chat.title or words.untitled)
+    where = f"<small>{escape(chat.snippet)}</small>" if isinstance(chat, FoundChat) else ""
+    rename = icon("edit", words.rename, {"do": "rename", "chat": chat.id, "title": chat.title})
+    delete = icon("delete", words.delete, {"act": "delete", "chat": chat.id})
     return (
         f'<li><button type="button" class="chat" data-act="open" data-chat="{escape(chat.id)}" title="{title}"'
-        f"{' aria-current=page' if chat.id == open_id else ''}>{title}</button></li>"
+        f"{' aria-current=page' if chat.id == open_id else ''}>{title}{where}</button>{rename}{delete}</li>"
     )
 
 
@@ -90,16 +95,25 @@ def show_chats(
     open_id: str,
     words: Words,
     now: datetime,  # where the reader is: its time zone says which day a chat belongs to
+    searched: bool = False,  # these are those that a search found
 ) -> str:
     "The user's chats as lists of buttons, one for each day."
     if not chats:
-        return f'<p class="empty">{escape(words.no_chats)}</p>'
+        return f'<p class="empty">{escape(words.none_found if searched else words.no_chats)}</p>'
     html = []
     for day, group in groupby(chats, lambda chat: chat.updated.astimezone(now.tzinfo).date()):
         items = "".join(show_chat_line(chat, open_id, words) for chat in group)
         html.append(f'<h2>{escape(day_name(day, now.date(), words))}</h2><ul class="chats">{items}</ul>')
-    none = f'<p class="empty none" hidden>{escape(words.none_found)}</p>'
-    return f'<nav aria-label="{escape(words.chats)}">{"".join(html)}{none}</nav>'
+    return f'<nav aria-label="{escape(words.chats)}">{"".join(html)}</nav>'
+
+# %% ../../nbs/56_web_panels.ipynb #9407080c
+def show_totals(totals: Mapping[str, Any] | None, words: Words) -> str:
+    "Answers, tokens and cost of the open chat, in one line; `totals` are those of `chat_totals`."
+    if not totals:
+        return ""
+    tokens = f"{totals['tokens_in'] + totals['tokens_out']:,}"
+    cost = f"${totals['cost']:.4f}".replace("$0.0000", "$0")
+    return f'<p class="totals">{escape(words.totals.format(answers=totals["answers"], tokens=tokens, cost=cost))}</p>'
 
 # %% ../../nbs/56_web_panels.ipynb #b987e89d
 def show_status(status: Mapping[str, Any], words: Words) -> str:

@@ -47,6 +47,8 @@ class Answer:
     receipt: Receipt | None = None
     notice: Notice | None = None
     failed: Failed | None = None
+    rating: int | None = None  # 1 or -1
+    comment: str | None = None
 
     def apply(self, event: Event) -> None:
         "Take in the next event of the stream."
@@ -71,7 +73,7 @@ class Answer:
         return next((passage for passage in self.passages or [] if passage.id == ids.get(n)), None)
 
 # %% ../../nbs/54_web_views.ipynb #a025ca65
-Record = TypeVar("Record", Passage, Citation, Receipt)
+Record = TypeVar("Record", Passage, Citation, Receipt, Failed)
 
 
 def _read(kind: type[Record], stored: Mapping[str, Any]) -> Record:
@@ -91,6 +93,8 @@ def stored_answers(messages: Iterable[MessageRecord]) -> list[Answer]:
         answer.passages = [_read(Passage, source) for source in message.sources or []]
         answer.citations = [_read(Citation, citation) for citation in message.citations or []]
         answer.receipt = _read(Receipt, message.receipt) if message.receipt else None
+        answer.failed = _read(Failed, message.error) if message.error else None
+        answer.rating, answer.comment = message.rating, message.comment
         answers.append(answer)
     return answers
 
@@ -217,17 +221,36 @@ def _under(answer: Answer, words: Words) -> str:
     if answer.outcome is None or not answer.message_id:
         return ""
     row = ""
+    message = {"message": answer.message_id}
     if answer.text:
         row += icon("copy", words.copy_answer, {"do": "copy", "text": answer.text, "copied": words.copied})
+    row += icon("again", words.again, {"act": "again", **message})
+    if answer.text:
+        for kind, label, rating in (("good", words.good, 1), ("poor", words.poor, -1)):
+            row += icon(kind, label, {"act": "rate", "rating": str(rating), **message}, answer.rating == rating)
     receipt = f'<p class="receipt">{escape(receipt_line(answer.receipt, words))}</p>' if answer.receipt else ""
-    return f'<div class="under"><div class="row">{row}</div>{receipt}</div>'
+    return f'<div class="under"><div class="row">{row}</div>{receipt}</div>{_ask_why(answer, words)}'
+
+
+def _ask_why(answer: Answer, words: Words) -> str:
+    "A field for a word on the answer, once it was rated."
+    if not answer.rating or answer.comment:
+        return f'<p class="faint">{escape(words.thanks)}</p>' if answer.rating else ""
+    fields = f'data-message="{escape(answer.message_id)}" data-rating="{answer.rating}"'
+    return (
+        f'<form class="why" data-form="comment" {fields}><input name="comment" maxlength="1000" autocomplete="off"'
+        f' placeholder="{escape(words.why)}" aria-label="{escape(words.why)}">'
+        f'<button class="action">{escape(words.send)}</button></form>'
+    )
 
 # %% ../../nbs/54_web_views.ipynb #7cf76795
 def show_question(answer: Answer, words: Words) -> str:
     "What the reader asked."
+    fields = {"act": "edit", "message": answer.message_id}
+    edit = icon("edit", words.edit_question, fields) if answer.message_id and answer.outcome else ""
     return (
         f'<div class="question" data-testid="user"><span class="sr-only">{escape(words.you)}: </span>'
-        f"{escape(answer.question)}</div>"
+        f"{escape(answer.question)}{edit}</div>"
     )
 
 

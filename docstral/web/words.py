@@ -45,6 +45,16 @@ class FrameWords:
         "January February March April May June July August September October November December",
         "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
     )
+    rename = Word("Rename or export", "Renommer ou exporter")
+    title_label = Word("Title of the chat", "Titre de la discussion")
+    save = Word("Save", "Enregistrer")
+    export_title = Word("Export the chat", "Exporter la discussion")
+    export_text = Word("Markdown, to read", "Markdown, pour lire")
+    export_json = Word("JSON, to read back", "JSON, pour réimporter")
+    delete = Word("Delete the chat", "Supprimer la discussion")
+    deleted = Word("The chat is deleted.", "La discussion est supprimée.")
+    undo = Word("Undo", "Annuler")
+    totals = Word("{answers} answers · {tokens} tokens · {cost}", "{answers} réponses · {tokens} jetons · {cost}")
     status = Word("{runs} · {pages} pages", "{runs} · {pages} pages indexées")
     starting = Word("Loading the index…", "Chargement de l'index…")
     not_loaded = Word("The index cannot be loaded.", "L'index ne peut pas être chargé.")
@@ -141,6 +151,17 @@ class ChatWords:
     receipt_estimated = Word("estimated", "estimés")
     receipt_no_price = Word("price unknown", "prix inconnu")
     receipt_supported = Word("{share} of sentences supported", "{share} des phrases étayées")
+    edit_question = Word("Edit the question", "Modifier la question")
+    editing = Word(
+        "Your new question takes the place of the old one, and of all that came after it.",
+        "Votre nouvelle question remplace l'ancienne et tout ce qui la suit.",
+    )
+    cancel = Word("Cancel", "Annuler")
+    again = Word("Write another answer", "Écrire une autre réponse")
+    good = Word("Good answer", "Bonne réponse")
+    poor = Word("Poor answer", "Mauvaise réponse")
+    why = Word("What was it? (optional)", "Pourquoi\u00a0? (facultatif)")
+    thanks = Word("Thank you.", "Merci.")
     retry = Word("Ask again", "Reposer la question")
     other_model = Word("Choose another model", "Choisir un autre modèle")
     enter_key = Word("Enter a key", "Saisir une clé")

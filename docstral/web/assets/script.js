@@ -25,7 +25,10 @@ window.docstral = (() => {
   // --- Python
   let ask = null;
   const waiting = [];
-  function act(name, data = {}) { ask ? ask({...data, act: name}) : waiting.push([name, data]); }
+  function act(name, data = {}) {
+    data = {...data, growing: document.querySelector('#growing .answer')?.id ?? ''};
+    ask ? ask({...data, act: name}) : waiting.push([name, data]);
+  }
   function connect(trigger) { ask = trigger; waiting.splice(0).forEach((each) => act(...each)); }
 
   // --- Theme: Gradio sets and clears `dark` by the system; what the reader chose wins
@@ -62,7 +65,6 @@ window.docstral = (() => {
       const toggle = document.querySelector('#sidebar .toggle-button');
       const name = document.querySelector('[data-toggle]')?.dataset.toggle;
       if (name) toggle?.setAttribute('aria-label', name);
-      find();
       count();
     });
   }
@@ -79,24 +81,6 @@ window.docstral = (() => {
     const show = () => { place.textContent = left > 0 ? ` ${left} s` : ''; left -= 1; };
     show();
     clock = setInterval(() => (left >= 0 && place.isConnected ? show() : clearInterval(clock)), 1000);
-  }
-
-  // --- The chats whose titles have all the words that are looked for
-  function find() {
-    const words = (byId('find')?.value ?? '').toLowerCase().split(/\s+/).filter(Boolean);
-    let shown = 0;
-    for (const list of document.querySelectorAll('#chats .chats')) {
-      let some = 0;
-      for (const item of list.children) {
-        const title = item.querySelector('.chat').title.toLowerCase();
-        item.hidden = !words.every((word) => title.includes(word));
-        some += !item.hidden;
-      }
-      list.previousElementSibling.hidden = !some;
-      shown += some;
-    }
-    const none = document.querySelector('#chats .none');
-    if (none) none.hidden = shown > 0;
   }
 
   // --- The end of a growing answer stays in view, unless the reader has scrolled up
@@ -204,6 +188,16 @@ window.docstral = (() => {
     dialog: (button) => open(button.dataset.dialog),
     close: (button) => button.closest('dialog').close(),
     back: (button) => { byId('tab-chat-button').click(); go(button.dataset.to); },
+    rename: (button) => {
+      const {chat, title} = button.dataset, dialog = byId('rename');
+      dialog.querySelector('form').dataset.chat = chat;
+      for (const link of dialog.querySelectorAll('[data-export]')) {
+        link.href = `${location.pathname.replace(/[/]$/, '')}/chat/${chat}/export?format=${link.dataset.export}`;
+      }
+      open('rename');
+      byId('title').value = title;
+      byId('title').select();
+    },
     models: () => {
       if (!byId('sidebar').classList.contains('open')) byId('sidebar').querySelector('button').click();
       document.querySelector('.choices select')?.focus();
@@ -220,7 +214,7 @@ window.docstral = (() => {
     event.preventDefault();
     if (control.dataset.do) return doing[control.dataset.do](control);
     hidePreview();
-    if (['ask', 'retry', 'open'].includes(control.dataset.act)) atEnd = true;
+    if (['ask', 'retry', 'again', 'open'].includes(control.dataset.act)) atEnd = true;
     if (control.dataset.act === 'open') closeSidebar();
     act(control.dataset.act, {...control.dataset});
   });
@@ -234,13 +228,19 @@ window.docstral = (() => {
       act(dataset.change, {name: dataset.name, value: dataset.value});
     }
   });
-  addEventListener('input', (event) => { if (event.target.id === 'find') find(); });
+  let finding = 0;
+  addEventListener('input', (event) => {
+    if (event.target.id !== 'find') return;
+    clearTimeout(finding);
+    finding = setTimeout(() => act('find', {q: event.target.value}), 150);
+  });
   addEventListener('submit', (event) => {
     const name = event.target.dataset?.form;
     if (!name) return;
     event.preventDefault();
     act(name, {...Object.fromEntries(new FormData(event.target)), ...event.target.dataset});
     event.target.reset();
+    if (name === 'rename') event.target.closest('dialog').close();
   });
 
   // --- The keyboard
@@ -251,7 +251,11 @@ window.docstral = (() => {
     if (document.querySelector('dialog[open]') || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === 'Escape') {
       if (previewed) hidePreview();
+      else if (visible('.editbar')[0]) act('edit');
       else visible('#question .stop-button')[0]?.click();
+    } else if (event.key === 'ArrowUp' && event.target === field() && !field().value) {
+      const edit = visible('.question [data-act=edit]').pop();
+      if (edit) { event.preventDefault(); edit.click(); }
     } else if (event.key === '/' && !typing) {
       event.preventDefault();
       if (!field()?.offsetParent) byId('tab-chat-button').click();
@@ -274,7 +278,8 @@ window.docstral = (() => {
     if (!recall('seen')) open('landing');
   }
   function signal(text) {
-    const {go: to, open: name, say: said, action} = JSON.parse(text || '{}');
+    const {go: to, open: name, say: said, action, focus} = JSON.parse(text || '{}');
+    if (focus) requestAnimationFrame(() => field()?.focus());
     if (to) go(to);
     if (name) open(name);
     if (said) say(said, action);
