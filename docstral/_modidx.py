@@ -37,6 +37,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'docstral/api/messages.py')},
             'docstral.api.metrics': { 'docstral.api.metrics.add_metrics_routes': ( 'api_metrics.html#add_metrics_routes',
                                                                                    'docstral/api/metrics.py')},
+            'docstral.api.models': { 'docstral.api.models.add_models_routes': ( 'api_models.html#add_models_routes',
+                                                                                'docstral/api/models.py')},
             'docstral.api.status': { 'docstral.api.status.add_search_routes': ( 'api_status.html#add_search_routes',
                                                                                 'docstral/api/status.py'),
                                      'docstral.api.status.add_status_routes': ( 'api_status.html#add_status_routes',

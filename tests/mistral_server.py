@@ -104,6 +104,7 @@ class ScriptedMistral:
         self.active = 0  # requests that are being answered
         self._replies: deque[Reply] = deque()
         self._embedding_replies: deque[Reply] = deque()
+        self._model_replies: deque[Reply] = deque()
         self._changed = threading.Condition()
         self._ready = threading.Event()
         self._never = Gate()
@@ -118,6 +119,10 @@ class ScriptedMistral:
     def script_embeddings(self, *replies: Reply) -> None:
         "Add replies for the next requests for embeddings; without one they get real vectors."
         self._embedding_replies.extend(replies)
+
+    def script_models(self, *replies: Reply) -> None:
+        "Add replies for the next requests for the list of models."
+        self._model_replies.extend(replies)
 
     @property
     def chats(self) -> list[Seen]:
@@ -238,4 +243,9 @@ class ScriptedMistral:
 
     async def _models(self, request: web.Request) -> web.Response:
         await self._note(request)
+        if self._model_replies:
+            reply = self._model_replies.popleft()
+            return web.Response(
+                body=reply.body, status=reply.status, headers=reply.headers, content_type=reply.content_type
+            )
         return web.json_response({"object": "list", "data": [{"id": model, "object": "model"} for model in MODELS]})

@@ -16,6 +16,7 @@ from .chats import add_chat_routes, add_file_routes, add_own_chats_routes
 from .http import Identity, add_error_handlers, add_method_errors
 from .messages import add_message_routes
 from .metrics import add_metrics_routes
+from .models import add_models_routes
 from .status import add_search_routes, add_status_routes
 from ..chat import ChatService
 
@@ -28,6 +29,7 @@ ROUTES: list[Callable[[APIRouter, ChatService], None]] = [
     add_status_routes,
     add_message_routes,
     add_metrics_routes,
+    add_models_routes,
 ]
 
 
