@@ -80,7 +80,16 @@ def test_production_answers_from_vllm_and_falls_back(plain_environment: dict[str
     for name, service in services.items():
         for port in service.get("ports", []):
             assert name == "proxy" or port["host_ip"] == "127.0.0.1", f"{name} can be reached from everywhere"
+        for volume in service.get("volumes", []):
+            assert volume["type"] == "volume" or Path(volume["source"]).exists(), f"{volume['source']} is not there"
         assert name == "app" or re.search(r":v?\d+\.\d+\.\d+", service["image"]), f"{service['image']} is not pinned"
+
+
+def test_prometheus_reads_services_that_are_there() -> None:
+    read = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text(encoding="utf8"))
+    targets = [target for job in read["scrape_configs"] for each in job["static_configs"] for target in each["targets"]]
+    assert {"app:7860", "vllm:8000", "dcgm-exporter:9400"} <= set(targets)
+    assert {target.partition(":")[0] for target in targets} <= PRODUCTION | {"localhost"}
 
 
 def test_the_guides_override_gives_a_container_its_own_documents(
