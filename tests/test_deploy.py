@@ -217,12 +217,18 @@ def test_an_answer_streams_through_the_proxy(proxied: str, mistral: ScriptedMist
     body = {"message": "How do I stream a chat completion?"}
     with httpx2.stream("POST", f"{proxied}/chat", json=body, timeout=DEADLINE, trust_env=False) as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
+        assert "content-encoding" not in reply.headers
         seen = ""
         for piece in reply.iter_text():
             seen += piece
             if "Early." in seen:
                 gate.open()  # only now: behind a proxy that waits for the whole answer this point is never reached
     assert "Late." in seen and "event: done" in seen
+
+
+def test_the_proxy_compresses_what_does_not_stream(proxied: str) -> None:
+    reply = httpx2.get(f"{proxied}/openapi.json", headers={"accept-encoding": "gzip"}, trust_env=False)
+    assert reply.headers["content-encoding"] == "gzip" and reply.json()["info"]["title"] == "DocStral"
 
 
 def test_the_proxy_keeps_figures_inside(proxied: str) -> None:
