@@ -19,10 +19,11 @@ import yaml
 from helpers import DEADLINE, ROOT, Live
 from mistral_server import Gate, Reply, ScriptedMistral
 
-from docstral.chat import ChatService
+from docstral.chat import ChatService, Question
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
+from docstral.types import Done, Notice
 
 PRODUCTION = {"app", "proxy", "vllm", "dcgm-exporter", "prometheus", "grafana"}
 CHECK_IMAGE = ROOT / "scripts" / "check_image.py"
@@ -102,6 +103,21 @@ def test_the_guides_override_gives_a_container_its_own_documents(
     app = compose(plain_environment, *files, "--env-file", no_env)["services"]["app"]
     assert app["environment"]["DOCSTRAL_DOCS"] == "/pages" and app["environment"]["DOCSTRAL_DATA_DIR"] == "/data"
     assert [volume["target"] for volume in app["volumes"]] == ["/data", "/pages"]
+
+
+async def test_production_without_its_vllm_and_without_a_key_still_answers(settings: Settings, store: Store) -> None:
+    text = (ROOT / "docker" / "production.env").read_text(encoding="utf8")
+    production = Settings.load(dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE)))
+    assert (production.provider, production.openai_url) == ("openai", "http://vllm:8000/v1")
+    gone = f"http://127.0.0.1:{free_port()}/v1"
+    service = ChatService(settings.but(provider="openai", openai_url=gone, fallback=production.fallback), store)
+    service.load()
+    events = [event async for event in service.ask("reader", Question("How do I stream a chat completion?"))]
+    await service.close()
+    done = events[-1]
+    assert isinstance(done, Done) and done.outcome == "cited"
+    assert (done.receipt.provider, done.receipt.fallbacks[0]) == ("extractive", "openai")
+    assert "fallback" in [event.code for event in events if isinstance(event, Notice)]
 
 
 def test_a_key_from_the_shell_reaches_the_app(plain_environment: dict[str, str], no_env: Path) -> None:
