@@ -49,6 +49,7 @@ from .settings import Settings
 from .store import MessageRecord, Store, Turn, list_messages, save_turn
 from .support import check
 from .titles import title_of
+from .traces import Trace, Tracing
 from docstral.types import (
     ChatStarted,
     Citation,
@@ -88,6 +89,7 @@ class Draft:
     parts: list[str] = field(default_factory=list)
     notice: str = ""  # what the reader should know of the search
     record: Record = field(default_factory=Record)
+    trace: Trace = field(default_factory=Trace)
     stored: Future[None] | None = None  # its way into the database, once it has begun
 
     @property
@@ -169,6 +171,7 @@ class ChatService:
         self.settings = settings
         self.store = store
         self.recorder = Recorder(store, settings.requests_days)
+        self.tracing = Tracing(settings)
         self.search: Search | None = None
         self.failure: DocStralError | None = None  # why the search could not be loaded
         self.attempts = Attempts(settings, self.provider)
@@ -221,6 +224,7 @@ class ChatService:
         "Close the providers' connections. The store is its owner's to close."
         for provider in self._providers.values():
             await provider.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def ask(self, user_id: str, question: Question) -> AsyncGenerator[Event, None]:
         """Answer a question: `chat`, `sources`, `delta`s, then `done` or `error`.
@@ -230,6 +234,7 @@ class ChatService:
         """
         draft, provider, history = await self._accept(user_id, question)
         question = draft.question
+        self.recorder.exposition.active.inc()
         try:
             yield ChatStarted(draft.chat_id, draft.message_id)
             if question.rag:
@@ -258,6 +263,8 @@ class ChatService:
         except Exception as error:
             yield await self._fail(draft, error)
             return
+        finally:
+            self.recorder.exposition.active.dec()
         yield Done(turn.message_id, turn.answer, turn.outcome, list(turn.citations), turn.receipt)
 
     async def _accept(self, user_id: str, question: Question) -> tuple[Draft, Provider, list[Message]]:
@@ -280,6 +287,8 @@ class ChatService:
         question = replace(question, seed=seed, temperature=plain_number(question.temperature))
         draft = Draft(user_id, question, Meter(provider.name, model))
         draft.chat_id = question.chat_id or draft.chat_id
+        ids = {"gen_ai.conversation.id": draft.chat_id, "docstral.message_id": draft.message_id}
+        draft.trace = self.tracing.start(**ids)
         names = ("rag", "temperature", "max_tokens", "seed")
         wishes = {"message": question.text, "model": model} | {name: getattr(question, name) for name in names}
         draft.record.asked(provider.name, wishes, history)
@@ -300,7 +309,8 @@ class ChatService:
     async def _find(self, draft: Draft, provider: Provider, history: list[Message]) -> None:
         "Search for passages."
         search, text = self.ready(), await self._search_text(draft, provider, history)
-        ranking = await asyncio.to_thread(search.ranker.rank, text)
+        with draft.trace.step("search", **{"gen_ai.operation.name": "retrieval"}):
+            ranking = await asyncio.to_thread(search.ranker.rank, text)
         draft.notice = ranking.notice
         fitting = partial(fit, tokens=draft.room[0])
         draft.passages = fitting(search.read(ranking, self.settings.passages))
@@ -342,6 +352,7 @@ class ChatService:
                     draft.meter.usage = (event.tokens_in, event.tokens_out)
                 elif isinstance(event, Sent):
                     draft.meter.attempts += 1
+                    draft.trace.attempt(draft.meter.provider, draft.meter.model, question)
                     draft.record.sent(event, draft.meter.provider, draft.meter.started)
                 elif isinstance(event, Finished):
                     draft.meter.finish_reason = event.reason
@@ -355,7 +366,11 @@ class ChatService:
             draft.stored = self.store.write(lambda connection: save_turn(connection, turn) if keep else None)
             cache = self.search.embedder if self.search else None
             self.recorder.record(turn, draft.meter, (cache.hits, cache.misses) if cache else (0, 0))
-        await asyncio.shield(asyncio.wrap_future(draft.stored))
+            draft.trace.attempted(turn.error_code, turn.receipt)
+            draft.trace.text(turn.question, turn.answer)
+        with draft.trace.step("store"):
+            await asyncio.shield(asyncio.wrap_future(draft.stored))
+        draft.trace.end(turn.error_code, **{"docstral.outcome": turn.outcome})
 
     async def _fail(self, draft: Draft, error: Exception) -> Failed:
         "Store what there is of an answer that failed; returns the event that says so."

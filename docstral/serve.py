@@ -20,6 +20,7 @@ from .api.app import create_api
 from .api.http import stop_streams
 from .chat import ChatService
 from .collection import Progress
+from .logs import configure
 from .settings import Settings
 from .store import Store
 from .types import DocStralError, ServerError
@@ -101,6 +102,7 @@ class Announcer:
 # %% ../nbs/74_serve.ipynb #ac5e6a05
 def serve(settings: Settings) -> None:
     "Serve until interrupted. Raises `DocStralError` where it cannot start, or where the index cannot be loaded."
+    configure(settings.log_format, settings.log_level)
     with listen(settings.host, settings.port) as bound, Store(settings.data_dir / "docstral.duckdb") as store:
         address = f"http://{settings.host}:{bound.getsockname()[1]}"
         print(f"DocStral is starting at {address}; data in {settings.data_dir}", flush=True)

@@ -114,6 +114,12 @@ class Settings:
     request_timeout: float = setting(120.0, "Seconds for a whole answer")
     first_token_timeout: float = setting(30.0, "Seconds until an answer starts")
     stall_timeout: float = setting(20.0, "Seconds of silence within an answer")
+    log_format: str = setting("text", "Lines of the log", "text", "json")
+    log_level: str = setting("info", "What is logged, and all that is graver", "debug", "info", "warning", "error")
+    traces_url: str = setting(
+        "", "OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318. Default: no traces"
+    )
+    traces_text: str = setting("no", "Questions and answers in traces", "no", "yes")
     requests_days: int = setting(
         90, "Days that the figures of each answer are kept; after that, sums by hour. At least 2"
     )

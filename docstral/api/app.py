@@ -15,7 +15,7 @@ from .. import __version__
 from .chats import add_chat_routes, add_file_routes, add_own_chats_routes
 from .http import Identity, add_error_handlers, add_method_errors
 from .messages import add_message_routes
-from .metrics import add_metrics_routes
+from .metrics import Observed, add_metrics_routes
 from .models import add_models_routes
 from .status import add_search_routes, add_status_routes
 from ..chat import ChatService
@@ -37,6 +37,7 @@ def create_api(service: ChatService, **options: Any) -> FastAPI:
     "The HTTP API of a service. FastAPI's own pages are off: they load scripts from another host."
     app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, **options)
     app.state.streams = set()
+    app.add_middleware(Observed, exposition=service.recorder.exposition)
     app.add_middleware(Identity)
     add_error_handlers(app)
     router = APIRouter()
