@@ -74,7 +74,9 @@ def comparable(answer: Answer) -> Answer:
 def test_the_same_question_has_the_same_answer_everywhere(
     provider: str, settings: Settings, environment: dict[str, str], mistral: ScriptedMistral, tmp_path: Path
 ) -> None:
-    mistral.answer = lambda body: Reply(["Set `stream` to true [", "2", "][1]. Wrong [9]."], usage=(900, 30))
+    mistral.answer = lambda body: Reply(
+        ["Set `stream` to true [", "2", "][1]. Wrong [9]; `x[1]`. It has 77 rows【", "1】."], usage=(900, 30)
+    )
     environment["DOCSTRAL_PROVIDER"] = provider
     chosen = settings.but(provider=provider, mistral_api_key="k")
     http, line, python = (
@@ -85,4 +87,8 @@ def test_the_same_question_has_the_same_answer_everywhere(
     assert comparable(http) == comparable(line) == comparable(python)
     assert http["receipt"]["provider"] == provider and http["outcome"] == "cited" and http["sources"]
     bodies = [seen.body for seen in mistral.chats]
-    assert len(bodies) == (3 if provider == "mistral" else 0) and all(body == bodies[0] for body in bodies)
+    seeds = {body.pop("random_seed") for body in bodies}  # each request has one of its own, to be had again
+    assert len(bodies) == len(seeds) == (3 if provider == "mistral" else 0)
+    assert all(body == bodies[0] for body in bodies)
+    if provider == "mistral":
+        assert "Wrong; `x[1]`. It has 77 rows [2]." in http["text"] and http["citations"][-1]["weak"]
