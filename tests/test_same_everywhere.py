@@ -91,4 +91,4 @@ def test_the_same_question_has_the_same_answer_everywhere(
     assert len(bodies) == len(seeds) == (3 if provider == "mistral" else 0)
     assert all(body == bodies[0] for body in bodies)
     if provider == "mistral":
-        assert "Wrong; `x[1]`. It has 77 rows [2]." in http["text"] and http["citations"][-1]["weak"]
+        assert "Wrong; `x[1]`. It has 77 rows[2]." in http["text"] and http["citations"][-1]["weak"]
