@@ -74,7 +74,7 @@ def path_weights(paths: Sequence[str], weights: str) -> Scores:
     return np.array([min(found, default=1.0) for found in given])
 
 # %% ../nbs/13_ranking.ipynb #7ad233f7
-LISTS = {"chunks": 1.0, "pages": 1.0, "headings": 0.25, "vectors": 1.0}  # and what the vote of each counts
+LISTS = {"chunks": 1.0, "pages": 1.0, "headings": 0.5, "vectors": 1.0}  # and what the vote of each counts
 
 
 @dataclass(frozen=True, slots=True)
