@@ -245,8 +245,8 @@ def run_ask(arguments: argparse.Namespace) -> None:
 
 def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> str:
     "Print an answer as it comes, then its sources and its receipt; returns its id. Raises what went wrong."
-    from docstral.library import Answer, as_error
-    from docstral.types import Delta, Done, Failed, Notice, Sources
+    from docstral.library import Answer
+    from docstral.types import Delta, Done, Failed, Notice, Sources, as_error
 
     sources: list[Any] = []
     for event in docs.stream(question, **wishes):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_FILE', 'LONGEST_TEXT', 'Time', 'check_source', 'check_time', 'TurnFile', 'ChatFile', 'read_file',
-           'export_chat', 'as_turn', 'as_json', 'as_markdown', 'cited', 'import_chat', 'as_messages']
+           'first_mistake', 'export_chat', 'as_turn', 'as_json', 'as_markdown', 'cited', 'import_chat', 'as_messages']
 
 # %% ../nbs/39_exports.ipynb #048891af
 import re
@@ -89,9 +89,13 @@ def read_file(data: bytes) -> ChatFile:
     try:
         return ChatFile.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise QuestionError(f"{field}: {first['msg']}.", "Import a file that DocStral exported as JSON.") from None
+        raise QuestionError(first_mistake(error), "Import a file that DocStral exported as JSON.") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    "The first thing that is wrong with a JSON text, in a sentence that names the field."
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'the JSON'}: {first['msg']}."
 
 # %% ../nbs/39_exports.ipynb #855e273c
 def export_chat(store: Store, user_id: str, chat_id: str) -> ChatFile:

@@ -10,7 +10,7 @@ __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Ev
            'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError', 'RateLimitedError',
            'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError', 'ProviderTimeoutError',
            'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError', 'MalformedError',
-           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError']
+           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -345,3 +345,12 @@ class IncompleteError(UpstreamError):
 
 class BrokenOffError(UpstreamError):
     code, default_action = "broken_off", "Ask again; the text so far is kept."
+
+# %% ../nbs/00_types.ipynb #80fcf769
+def as_error(failed: Failed) -> DocStralError:
+    "The error that an `error` event tells of, as the class that has its code."
+    kinds = [DocStralError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    kind = next((kind for kind in kinds if kind.code == failed.code), DocStralError)
+    return kind(failed.message, failed.action, failed.retry_after)

@@ -17,6 +17,7 @@ from .http import Identity, add_error_handlers, add_method_errors
 from .messages import add_message_routes
 from .metrics import Observed, add_metrics_routes
 from .models import add_models_routes
+from .openai import add_openai_routes
 from .status import add_search_routes, add_status_routes
 from ..chat import ChatService
 
@@ -30,6 +31,7 @@ ROUTES: list[Callable[[APIRouter, ChatService], None]] = [
     add_message_routes,
     add_metrics_routes,
     add_models_routes,
+    add_openai_routes,
 ]
 
 

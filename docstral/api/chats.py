@@ -73,7 +73,7 @@ def add_chat_routes(router: APIRouter, service: ChatService) -> None:
         )
         events = service.ask(user_id(request.cookies), question)
         return EventStream(
-            await anext(events), events, request.app.state.streams
+            [await anext(events)], events, request.app.state.streams
         )  # a question that cannot be asked fails here, with its status
 
 # %% ../../nbs/43_api_chats.ipynb #4163b35f
