@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,3 +176,17 @@ def test_the_owners_key_is_not_sent_to_the_other_server_nor_a_visitors(running: 
     assert "authorization" not in seen.headers and "owners-key" not in str(seen) and "visitors-key" not in str(seen)
     assert seen.body["seed"] == 7 and "random_seed" not in seen.body
     assert seen.body["stream_options"] == {"include_usage": True} and seen.body["model"] == "local-model"
+
+
+def test_a_hundred_questions_at_once_to_a_dead_server_cause_few_more_requests(running: Running) -> None:
+    running.server.answer = lambda body: refusal(503, "Overloaded")
+    try:
+        with ThreadPoolExecutor(100) as readers:
+            answers = list(readers.map(lambda number: running.ask("mistral")[-1], range(100)))
+    finally:
+        running.server.answer = lambda body: Reply()
+    assert {kind for kind, _ in answers} == {"error"}
+    assert {str(failed["code"]) for _, failed in answers} <= {"overloaded", "paused", "slow_start"}
+    assert len(running.server.chats) <= 130
+    running.leaves_nothing("mistral")
+    assert running.ask("openai")[-1][0] == "done"  # another server is another matter

@@ -147,6 +147,13 @@ async def test_nobody_listening_is_unreachable(settings: Settings) -> None:
     assert error and error.code == "unreachable" and "DOCSTRAL_MISTRAL_URL" in error.action
 
 
+async def test_no_secure_connection_is_told_from_no_connection(settings: Settings, mistral: ScriptedMistral) -> None:
+    provider = MistralProvider(settings.but(mistral_url=mistral.url.replace("http:", "https:")))  # it speaks no TLS
+    _, error = await answer(provider)
+    await provider.close()
+    assert error and error.code == "tls" and not error.retryable and mistral.requests == []
+
+
 @pytest.mark.parametrize("address", ["nonsense", "ftp://127.0.0.1", "http://", "http://host name", ""])
 async def test_an_address_that_is_none_is_unreachable(settings: Settings, address: str) -> None:
     provider = MistralProvider(settings.but(mistral_url=address))
