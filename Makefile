@@ -9,7 +9,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	python=; done; \
 	test "$$python" || { echo "DocStral needs Python 3.11, 3.12 or 3.13. None was found: install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 
-.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy clean
+.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy test-vllm clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 20
@@ -49,8 +49,13 @@ test-deploy: venv-dev ## Install the image's steps and the Space into empty envi
 	@echo "Running the Space from its folder alone, in an empty environment (a minute) ..."
 	@DOCSTRAL_TEST_SPACE=1 $(VENV)/python -m pytest tests/test_space.py
 
+test-vllm: ## Test vLLM in process and as a server, with its CPU build and a tiny model (6 minutes)
+	@$(FIND_PYTHON); "$$python" scripts/set_up_vllm.py
+	@echo "Testing with vLLM: a tiny model in process, then a server (2 to 5 minutes) ..."
+	@.venv-vllm/bin/python -m pytest -c tests/with_vllm/pytest.ini --rootdir tests/with_vllm tests/with_vllm
+
 clean: ## Remove the virtual environment and everything that was built
-	@rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf .venv .venv-vllm dist build .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 venv:

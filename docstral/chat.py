@@ -186,19 +186,24 @@ class ChatService:
             self.failure = error
             raise
 
+    def warm(self) -> None:
+        "Load the model of the settings' provider, if it runs here. Blocks for minutes. Raises `DocStralError`."
+        self.provider(choose_provider(self.settings)).load()
+
     def status(self) -> dict[str, Any]:
         "What runs: the body of `GET /health`."
         try:
             provider = choose_provider(self.settings)
-            model = self.provider(provider).model(Request("", []))
+            model, engine = self.provider(provider).model(Request("", [])), self.provider(provider).state
         except DocStralError:
-            provider, model = self.settings.provider, ""
+            provider, model, engine = self.settings.provider, "", ""
         loaded = self.search
         return {
             "status": "ok" if loaded else "failed" if self.failure else "starting",
             "version": __version__,
             "provider": provider,
             "model": model,
+            "engine": engine,  # of a model in this process: idle, loading, ready or failed; empty: there is none
             "embedder": loaded.embedder.name if loaded else "",
             "pages": len(loaded.pages) if loaded else 0,
             "chunks": len(loaded.chunks) if loaded else 0,
@@ -350,6 +355,7 @@ class ChatService:
                     draft.meter.thought += event.text
                 elif isinstance(event, Usage):
                     draft.meter.usage = (event.tokens_in, event.tokens_out)
+                    draft.meter.queue_seconds = event.queue_seconds
                 elif isinstance(event, Sent):
                     draft.meter.attempts += 1
                     draft.trace.attempt(draft.meter.provider, draft.meter.model, question)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .models import FREE, cost, estimate_tokens
+from .models import cost, estimate_tokens
 from .support import supported
 from .types import Citation, Message, Passage, Receipt
 
@@ -33,6 +33,7 @@ class Meter:
     first: float | None = None  # when the first text came
     last: float | None = None
     usage: tuple[int, int] | None = None  # tokens in and out, as the provider reported them
+    queue_seconds: float | None = None  # in an engine's queue, where it tells
     asked: float | None = None  # when a provider was first asked
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each stage of the search
     gaps: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))  # between two texts, by bucket
@@ -98,11 +99,12 @@ class Meter:
             model=self.model,
             seconds=round(ended - self.started, 4),
             first_token_seconds=round(self.first - self.started, 4) if self.first else None,
+            queue_seconds=self.queue_seconds,
             search_seconds=round(self.searched - self.started, 4) if self.searched else 0.0,
             tokens_in=tokens_in,
             tokens_out=tokens_out,
             tokens_estimated=not (self.usage or nothing),
-            tokens_per_second=round(written / writing, 1) if writing > 0 and self.provider not in FREE else 0.0,
+            tokens_per_second=round(written / writing, 1) if writing > 0 and self.provider != "extractive" else 0.0,
             cost=cost(self.provider, self.model, tokens_in, tokens_out),
             passages_read=len(passages),
             passages_cited=len({citation.source_id for citation in citations}),

@@ -42,10 +42,17 @@ def create_app(
 ) -> FastAPI:
     "The application: API, and the web app at /. Loads the index when it starts."
 
+    async def warm() -> None:
+        try:
+            await asyncio.to_thread(service.warm)
+        except DocStralError as error:  # each question will say so; the search and the other providers work
+            log.error("the model could not be loaded: %s %s", error, error.action)
+
     async def load() -> None:
         try:
             await asyncio.to_thread(service.load, progress=progress)
             loaded(None)
+            await warm()
         except DocStralError as error:
             loaded(error)
         except Exception as error:

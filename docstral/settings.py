@@ -65,6 +65,7 @@ PROVIDERS: dict[str, str] = {
     "extractive": "docstral.providers.extractive:ExtractiveProvider",
     "mistral": "docstral.providers.mistral:MistralProvider",
     "openai": "docstral.providers.openai_compatible:OpenAIProvider",
+    "vllm": "docstral.providers.vllm:VllmProvider",
 }
 
 
@@ -96,6 +97,10 @@ class Settings:
     mistral_url: str = setting("https://api.mistral.ai", "Address of the Mistral API")
     openai_url: str = setting("", "Address of a server that speaks OpenAI's protocol, such as http://127.0.0.1:8000/v1")
     openai_model: str = setting("", "Model of that server. Default: the first that it lists")
+    vllm_model: str = setting(
+        "", "Model of the vllm provider, which runs in this process: a name, or a folder with weights"
+    )
+    vllm_options: str = setting("", "Options of vLLM's engine, as max_model_len=8192, tokenizer_mode=mistral")
     embedder: str = setting(
         "auto", "Vectors for search. auto: static; mistral: mistral-embed (needs a key)", "auto", "static", "mistral"
     )

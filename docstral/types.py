@@ -10,7 +10,7 @@ __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Ev
            'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError', 'RateLimitedError',
            'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError', 'ProviderTimeoutError',
            'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError', 'MalformedError',
-           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'as_error']
+           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'EngineError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -74,6 +74,7 @@ class Receipt:
     model: str
     seconds: float = 0.0  # to the end of the answer
     first_token_seconds: float | None = None  # to the first text from the provider; None: there was none
+    queue_seconds: float | None = None  # in an engine's queue, by its own clock; None: not told
     search_seconds: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -345,6 +346,10 @@ class IncompleteError(UpstreamError):
 
 class BrokenOffError(UpstreamError):
     code, default_action = "broken_off", "Ask again; the text so far is kept."
+
+
+class EngineError(ProviderError):
+    code, status, default_action = "engine", 503, "Read vllm/engine.log in the data folder, mend it, and start again."
 
 # %% ../nbs/00_types.ipynb #80fcf769
 def as_error(failed: Failed) -> DocStralError:

@@ -45,6 +45,7 @@ class Usage:
 
     tokens_in: int
     tokens_out: int
+    queue_seconds: float | None = None  # before an engine began with the request; None: not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,14 @@ class Provider(ABC):
     async def models(self, api_key: str = "", fresh: bool = False) -> list[Model]:
         "The models to choose from. Raises `ProviderError`: asking is how a key is checked."
         return [Model(self.model(Request("", [])))]
+
+    @property
+    def state(self) -> str:
+        "How far a model in this process is: idle, loading, ready or failed. Empty: there is nothing to load."
+        return ""
+
+    def load(self) -> None:  # noqa: B027  nothing to do for most
+        "Load what answering needs, if anything. Blocks for as long as it takes. Raises `DocStralError`."
 
     async def close(self) -> None:  # noqa: B027  nothing to do for most
         "Let go of connections."
