@@ -13,9 +13,11 @@ from fastapi.testclient import TestClient
 from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
+from docstral.reproduce import Snippet
 from docstral.settings import Settings
 from docstral.store import ChatRecord, Store, list_chats, list_messages
 from docstral.types import Citation, Failed, Notice, Passage, RateLimitedError, Receipt
+from docstral.web.accounts import show_account, show_reproduce
 from docstral.web.desk import (
     Desk,
     Parts,
@@ -72,7 +74,7 @@ def assert_harmless(html: str) -> None:
     for tag, attributes in Reading(html).found:
         assert tag not in {"script", "img", "iframe", "svg", "style", "link", "object", "form"}, tag
         assert not [name for name in attributes if name.startswith("on")], attributes
-        assert re.match(r"(https?://|#|$)", attributes.get("href") or ""), attributes
+        assert re.match(r"(https?://|#|message/|$)", attributes.get("href") or ""), attributes
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -80,6 +82,15 @@ def test_no_text_becomes_html(text: str) -> None:
     passage = Passage("a::0", text, text, "javascript:alert(1)", text, 0.5, licence=text)
     citations = [Citation(1, "a::0", 0, len(text), 1.0), Citation(1, "a::0", 3, 9, 1.0)]
     answer = Answer(text, text, text, f"{text}\n\nSo it is [1].", [passage], citations, "cited", Receipt(text, text))
+    page = {"title": text, "score": 1.0, "reason": text}
+    search = {"confidence": 1.0, "threshold": 0.5, "candidates": [page]}
+    prompt, sent = [{"role": text, "content": text}], [{"provider": text, "url": text, "start": 0.1}]
+    account = {
+        "stages": [{"name": text, "start": 0.0, "seconds": 1.0}],
+        "search": search,
+        "prompt": prompt,
+        "attempts": sent,
+    }
     failed = Answer(text, failed=Failed("x", text, text), notice=Notice("x", text), outcome="error")
     for html in (
         render_markdown(text, spans=[(0, len(text))]),
@@ -87,6 +98,8 @@ def test_no_text_becomes_html(text: str) -> None:
         show_answer(failed, FRENCH),
         show_answer(Answer(text, notice=Notice("x", text)), ENGLISH),
         show_sources(answer, ENGLISH),
+        show_account(account, ENGLISH),
+        show_reproduce(text, "curl", "provider", Snippet(text, text), ENGLISH),
     ):
         assert_harmless(html)
     now = datetime.now(UTC)

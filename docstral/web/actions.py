@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['Fields', 'Action', 'ACTIONS', 'ask_this', 'open_this', 'ask_again', 'edit', 'cite', 'speak', 'use_key', 'forget_key',
-           'show_keys', 'choose', 'find', 'rename', 'delete', 'restore', 'rate_this', 'act']
+           'show_keys', 'choose', 'find', 'rename', 'delete', 'restore', 'rate_this', 'show_again', 'explain',
+           'reproduce_this', 'act']
 
 # %% ../../nbs/63_web_actions.ipynb #3c1a5b22
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from ..chats import LONGEST_SEARCH, delete_chat, rate, rename_chat, restore_chat
-from ..types import DocStralError, ProviderError
-from .choices import models_of
+from ..account import explain_answer
+from ..reproduce import reproduce
+from ..store import get_message
+from ..types import DocStralError, KeyMissingError, ProviderError, QuestionError
+from .accounts import show_account, show_reproduce
 from docstral.web.desk import (
     Desk,
     Parts,
@@ -28,6 +32,7 @@ from docstral.web.desk import (
     show_metrics,
     show_state,
 )
+from .dialogs import show_reproduced
 from .views import show_answer, show_chat
 
 # %% ../../nbs/63_web_actions.ipynb #5f800bec
@@ -76,8 +81,11 @@ async def use_key(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> P
     choice, key = desk.choices.of(reader.user_id), fields.get("key", "").strip()
     problem = ""
     try:
-        choice.models = await models_of(key, desk.service.settings)
-        choice.key = key
+        if not key:
+            raise KeyMissingError("There is no key in the field.")
+        models = await desk.service.models("mistral", key, fresh=True)
+        choice.key, choice.provider, choice.model = key, "", ""
+        choice.models = tuple(sorted(model.id for model in models))
     except ProviderError as error:
         problem = f"{error} {error.action}"
     return show_keys(desk, reader, problem)
@@ -86,7 +94,8 @@ async def use_key(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> P
 async def forget_key(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
     "Forget the reader's key, and what only it could reach."
     choice = desk.choices.of(reader.user_id)
-    choice.key, choice.models, choice.provider, choice.model = "", (), "", ""
+    choice.key, choice.provider, choice.model = "", "", ""
+    await desk.list_models(choice)
     return show_keys(desk, reader) | {"signal": {"say": reader.words.key_forgotten}}
 
 
@@ -101,6 +110,7 @@ async def choose(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Pa
     match fields.get("name"):
         case "provider":
             choice.provider, choice.model = value, ""
+            await desk.list_models(choice)
         case "model":
             choice.model = value
         case "rag":
@@ -144,19 +154,48 @@ async def restore(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> P
 async def rate_this(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
     "Rate an answer, with or without a word on it."
     message, rating, comment = fields.get("message", ""), int(fields.get("rating", "0")), fields.get("comment", "")
-    answers = await read_answers(desk, reader, chat_id)
-    pressed = any(answer.message_id == message and answer.rating == rating for answer in answers)
-    rating = 0 if pressed and not comment else rating
+    stored = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, message)
+    rating = 0 if stored.rating == rating and not comment else rating
     await asyncio.to_thread(rate, desk.service.store, reader.user_id, message, rating, comment)
-    last = fields.get("growing", "")
-    answers = await read_answers(desk, reader, chat_id)
-    parts: Parts = {"settled": show_chat([each for each in answers if each.message_id != last], reader.words)}
+    return await show_again(desk, reader, chat_id, fields)
+
+
+async def show_again(desk: Desk, reader: Reader, chat_id: str, fields: Fields, explained: str = "") -> Parts:
+    "The answers of the chat as they are now, the last one in its place; `explained` is put under the one of the fields."
+    last, answers = fields.get("growing", ""), await read_answers(desk, reader, chat_id)
+    for answer in answers:
+        answer.explained = explained if answer.message_id == fields.get("message") else ""
+    settled = [answer for answer in answers if answer.message_id != last]
+    parts: Parts = {"settled": show_chat(settled, reader.words) if settled else ""}
     for answer in answers:
         if answer.message_id == last and not desk.busy(reader):
             parts["growing"] = show_answer(answer, reader.words)
-    return parts if len(answers) > 1 or "growing" not in parts else {"growing": parts["growing"]}
+    return parts
 
 # %% ../../nbs/63_web_actions.ipynb #abd1dabe
+async def explain(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
+    "Unfold the account of an answer, or fold it again."
+    if fields.get("pressed") == "true":
+        return await show_again(desk, reader, chat_id, fields)
+    message = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, fields.get("message", ""))
+    return await show_again(desk, reader, chat_id, fields, show_account(explain_answer(message), reader.words))
+
+
+async def reproduce_this(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
+    "Open the code that asks for an answer again, in the form and by the way of the fields."
+    message = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, fields.get("message", ""))
+    sent = bool((message.request or {}).get("body"))
+    form, through = fields.get("form", "curl"), fields.get("through", "provider" if sent else "docstral")
+    try:
+        found = reproduce(message, form, through, fields.get("address", ""))
+        body = show_reproduce(message.id, form, through, found, reader.words)
+    except QuestionError as error:
+        body = show_reproduce(message.id, form, through, str(error), reader.words)
+    opened = fields.get("opened") == "yes"
+    parts: Parts = {"reproduced": show_reproduced(body, reader.words, opened)}
+    return parts if opened else parts | {"signal": {"open": "reproduce"}}
+
+# %% ../../nbs/63_web_actions.ipynb #2a4e405e
 ACTIONS: dict[str, Action] = {
     "ask": ask_this,
     "retry": ask_again,
@@ -174,6 +213,8 @@ ACTIONS: dict[str, Action] = {
     "restore": restore,
     "rate": rate_this,
     "comment": rate_this,
+    "explain": explain,
+    "reproduce": reproduce_this,
 }
 
 

@@ -96,7 +96,7 @@ def lay_out(words: Words = ENGLISH) -> Screen:
     "All components, by the names of the parts that they show."
     screen: Screen = {name: gr.Textbox("", visible=False) for name in HIDDEN}
     screen["bridge"] = html_part("bridge", script=CONNECT)
-    screen["dialogs"] = html_part("dialogs")
+    screen["dialogs"], screen["reproduced"] = html_part("dialogs"), html_part("reproduced")
     screen["starting"] = gr.Timer(1, active=False)
     lay_out_sidebar(screen, words)
     screen["banner"] = html_part("banner", show_banner(words))

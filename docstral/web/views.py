@@ -49,6 +49,7 @@ class Answer:
     failed: Failed | None = None
     rating: int | None = None  # 1 or -1
     comment: str | None = None
+    explained: str = ""  # HTML that says how it came about, where that was asked for
 
     def apply(self, event: Event) -> None:
         "Take in the next event of the stream."
@@ -229,7 +230,9 @@ def _under(answer: Answer, words: Words) -> str:
         for kind, label, rating in (("good", words.good, 1), ("poor", words.poor, -1)):
             row += icon(kind, label, {"act": "rate", "rating": str(rating), **message}, answer.rating == rating)
     receipt = f'<p class="receipt">{escape(receipt_line(answer.receipt, words))}</p>' if answer.receipt else ""
-    return f'<div class="under"><div class="row">{row}</div>{receipt}</div>{_ask_why(answer, words)}'
+    row += icon("code", words.reproduce, {"act": "reproduce", **message})
+    row += icon("explain", words.explain, {"act": "explain", **message}, bool(answer.explained))
+    return f'<div class="under"><div class="row">{row}</div>{receipt}</div>{_ask_why(answer, words)}{answer.explained}'
 
 
 def _ask_why(answer: Answer, words: Words) -> str:

@@ -108,9 +108,9 @@ window.docstral = (() => {
   }
 
   // --- Dialogs
-  function open(name) {
-    const dialog = byId(name);
-    if (dialog && !dialog.open) dialog.showModal();
+  async function open(name) {
+    for (let frame = 0; frame < 60 && !byId(name); frame++) await new Promise(requestAnimationFrame);
+    if (byId(name)?.open === false) byId(name).showModal();
   }
   addEventListener('close', (event) => {
     if (event.target.id === 'landing') remember('seen', 'yes');
@@ -194,9 +194,8 @@ window.docstral = (() => {
       for (const link of dialog.querySelectorAll('[data-export]')) {
         link.href = `${location.pathname.replace(/[/]$/, '')}/chat/${chat}/export?format=${link.dataset.export}`;
       }
-      open('rename');
       byId('title').value = title;
-      byId('title').select();
+      open('rename').then(() => byId('title').select());
     },
     models: () => {
       if (!byId('sidebar').classList.contains('open')) byId('sidebar').querySelector('button').click();
@@ -216,7 +215,7 @@ window.docstral = (() => {
     hidePreview();
     if (['ask', 'retry', 'again', 'open'].includes(control.dataset.act)) atEnd = true;
     if (control.dataset.act === 'open') closeSidebar();
-    act(control.dataset.act, {...control.dataset});
+    act(control.dataset.act, {...control.dataset, pressed: control.ariaPressed ?? '', address: location.origin + location.pathname});
   });
   addEventListener('change', (event) => {
     const {name, value, type, checked, dataset} = event.target;
