@@ -4,16 +4,20 @@ import asyncio
 import os
 import shutil
 import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
+from helpers import DEADLINE, Live
 from mistral_server import ScriptedMistral
 
 from docstral.chat import ChatService
 from docstral.embed import StaticEmbedder
 from docstral.providers.attempts import Attempts
 from docstral.search import open_search
+from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -161,3 +165,26 @@ async def with_key(settings: Settings, store: Store) -> AsyncIterator[ChatServic
     made.load()
     yield made
     await made.close()
+
+
+@pytest.fixture
+def live(settings: Settings, store: Store) -> Iterator[str]:
+    "The address of an application that is ready: the API as `docstral serve` runs it, without the pages."
+    loaded = threading.Event()
+    with Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as server:
+        assert loaded.wait(DEADLINE)
+        yield server.url
+
+
+@pytest.fixture
+def client(live: str) -> Iterator[httpx2.Client]:
+    "A visitor, with cookies."
+    with httpx2.Client(base_url=live, timeout=DEADLINE, trust_env=False) as made:
+        yield made
+
+
+@pytest.fixture
+def stranger(live: str) -> Iterator[httpx2.Client]:
+    "Another visitor."
+    with httpx2.Client(base_url=live, timeout=DEADLINE, trust_env=False) as made:
+        yield made

@@ -27,16 +27,6 @@ STREAM = {"message": "How do I stream a chat completion?"}
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
-def live(settings: Settings, store: Store) -> Iterator[str]:
-    "The address of an application that is ready: the API as `docstral serve` runs it, without the pages."
-    loaded = threading.Event()
-    app = create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)
-    with Live(app) as server:
-        assert loaded.wait(DEADLINE)
-        yield server.url
-
-
 @pytest.fixture(scope="module")
 def refusing(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     "A visitor of an application that several tests share: none of them asks what can be answered."
@@ -48,20 +38,6 @@ def refusing(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactor
             assert loaded.wait(DEADLINE)
             with httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as made:
                 yield made
-
-
-@pytest.fixture
-def client(live: str) -> Iterator[httpx2.Client]:
-    "A visitor, with cookies."
-    with httpx2.Client(base_url=live, timeout=DEADLINE, trust_env=False) as made:
-        yield made
-
-
-@pytest.fixture
-def stranger(live: str) -> Iterator[httpx2.Client]:
-    "Another visitor."
-    with httpx2.Client(base_url=live, timeout=DEADLINE, trust_env=False) as made:
-        yield made
 
 
 def ask(client: httpx2.Client, key: str = "", **body: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -6,22 +6,18 @@ import re
 import shlex
 import shutil
 import subprocess
-import threading
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from fastapi.routing import APIRoute
-from helpers import DEADLINE, ROOT, Live, docstral
+from helpers import DEADLINE, ROOT, docstral
 
 from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.cli import parser
-from docstral.serve import create_app
 from docstral.settings import Settings, variable
-from docstral.store import Store
 
 API, SETUP = ROOT / "docs" / "API.md", ROOT / "docs" / "SETUP.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -40,15 +36,6 @@ def examples(path: Path) -> list[str]:
     "The fenced bash examples of a page, in their order."
     text = path.read_text(encoding="utf8") if path.is_file() else ""
     return list(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-
-
-@pytest.fixture
-def live(settings: Settings, store: Store) -> Iterator[str]:
-    "The address of an application that is ready."
-    loaded = threading.Event()
-    with Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as server:
-        assert loaded.wait(DEADLINE)
-        yield server.url
 
 
 def test_the_examples_of_the_api_run_in_their_order(live: str, tmp_path: Path) -> None:

@@ -7,27 +7,15 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from helpers import DEADLINE, Live
+from helpers import DEADLINE
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral.api.openai import NO_KEY, SentMessage, conversation
-from docstral.chat import ChatService
-from docstral.serve import create_app
-from docstral.settings import Settings
 from docstral.store import Store
 from docstral.types import QuestionError
 
 STREAM = "How do I stream a chat completion?"
 ASKED: list[Any] = [{"role": "user", "content": STREAM}]
-
-
-@pytest.fixture
-def live(settings: Settings, store: Store) -> Iterator[str]:
-    "The address of an application that is ready."
-    loaded = threading.Event()
-    with Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as server:
-        assert loaded.wait(DEADLINE)
-        yield server.url
 
 
 @pytest.fixture
