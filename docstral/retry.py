@@ -27,9 +27,9 @@ def pause(
 
 # %% ../nbs/19_retry.ipynb #e0e855e6
 class RetryBudget:
-    "Whether retries are affordable. Source: gRPC proposal A6, retry throttling, with its example's figures."
+    "Whether retries are affordable. Source: gRPC proposal A6, retry throttling."
 
-    def __init__(self, tokens: float = 10.0, ratio: float = 0.1):
+    def __init__(self, tokens: float = 30.0, ratio: float = 0.1):
         self.most, self.ratio = tokens, ratio  # ratio: tokens that a success gives back
         self.tokens = tokens
 
@@ -50,7 +50,7 @@ class RetryBudget:
 class CircuitBreaker:
     "Keeps requests from a server that is down."
 
-    def __init__(self, failures: int = 5, cooldown: float = 10.0, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, failures: int = 15, cooldown: float = 10.0, clock: Callable[[], float] = time.monotonic):
         self.limit, self.cooldown, self._clock = failures, cooldown, clock
         self._failures = 0  # in a row
         self._opened: float | None = None  # when it was; None: requests pass
