@@ -79,7 +79,7 @@ def test_the_setup_guide_names_no_setting_that_is_not_there() -> None:
     assert (
         not set(re.findall(r"DOCSTRAL_[A-Z_]+[A-Z]", text_of(SETUP)))
         - known
-        - {"DOCSTRAL_REQUIRE_BROWSER", "DOCSTRAL_REQUIRE_TOOLS"}
+        - {"DOCSTRAL_REQUIRE_BROWSER", "DOCSTRAL_REQUIRE_NODE", "DOCSTRAL_REQUIRE_TOOLS"}
     )
 
 
