@@ -248,7 +248,7 @@ def test_an_error_is_a_card_that_says_what_to_do(page: Page) -> None:
 
 def test_the_metrics_count_as_one_looks(page: Page) -> None:
     page.get_by_role("tab", name="Metrics").click()
-    answers = page.locator(".figures div", has_text="Answers").locator("dd")
+    answers = page.locator(".figures div", has=page.get_by_text("Answers", exact=True)).locator("dd")
     expect(answers).to_have_text(re.compile(r"\d+"))
     before = int(answers.inner_text())
     page.get_by_role("tab", name="Chat").click()

@@ -287,8 +287,11 @@ async def test_closing_the_desk_stores_what_is_being_written(desk: Desk) -> None
 
 async def test_metrics_count_every_answer(desk: Desk) -> None:
     await asked(desk, reader("alan"), "How do I stream?")
-    shown = await asyncio.to_thread(show_metrics, desk, reader("alan"))
-    assert ENGLISH.latency_p95 in shown["figures"] and 'class="bars"' in shown["figures"]
+    shown = await asyncio.to_thread(show_metrics, desk, reader("alan"), "1h")
+    assert ENGLISH.latency_p95 in shown["figures"] and "<polyline" in shown["figures"]
+    assert ENGLISH.no_gpu in shown["figures"] or ENGLISH.gpu_memory in shown["figures"]
+    split = await asyncio.to_thread(show_metrics, desk, reader("alan"), "no such window", True)
+    assert "scripted" in split["figures"] and split["window"] == "all by model"
 
 
 # Gradio. These tests are coroutines since, without a running event loop, Gradio makes some that it never closes.
@@ -296,7 +299,7 @@ async def test_metrics_count_every_answer(desk: Desk) -> None:
 
 async def test_the_page_loads_nothing_from_elsewhere(service: ChatService) -> None:
     with TestClient(mount(create_api(service), service)) as client:
-        page = client.get("/").text
+        page = client.get("/", headers={"accept": "text/html"}).text
         loaded = [
             attributes.get("src") or attributes.get("href") or ""
             for tag, attributes in Reading(page).found

@@ -18,12 +18,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ..chats import chat_totals, search_chats
-from ..metrics import recent, totals
+from ..gpu import gpus
+from ..metrics import WINDOWS, series, totals
 from ..store import ChatRecord, list_chats, list_messages
 from ..types import DocStralError, NotFoundError, new_id
 from .choices import Choice, ChoiceBook, show_choices
 from .dialogs import show_help, show_key, show_landing, show_rename
-from .figures import show_figures, show_plots
+from .figures import answer_cards, gpu_cards, show_cards, show_plots, show_windows
 from .live import LiveAnswer
 from .markdown import GrowingHTML
 from .panels import show_banner, show_chats, show_foot, show_head, show_status, show_totals
@@ -306,7 +307,11 @@ async def show_citation(desk: Desk, reader: Reader, chat_id: str, message_id: st
     return {"tab": "sources", "sources": show_sources(answer, reader.words), "signal": {"go": f"source-{n}"}}
 
 
-def show_metrics(desk: Desk, reader: Reader) -> Parts:
-    "The metrics as they are now. It reads the store: call it from a thread."
-    store = desk.service.store
-    return {"figures": show_figures(totals(store), reader.words) + show_plots(recent(store), reader.words)}
+def show_metrics(desk: Desk, reader: Reader, window: str = "all", by_model: bool = False) -> Parts:
+    "The metrics as they are now, for one of `WINDOWS`. It reads the store: call it from a thread."
+    store, words = desk.service.store, reader.words
+    window = window if window in WINDOWS else "all"
+    cards = answer_cards(totals(store, WINDOWS[window]), words) | gpu_cards(gpus(), words)
+    plots = show_plots(series(store, window, by_model), by_model, words, reader.zone)
+    shown = f"{window} by model" if by_model else window
+    return {"figures": show_windows(window, by_model, words) + show_cards(cards) + plots, "window": shown}

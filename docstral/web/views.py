@@ -230,7 +230,7 @@ def _under(answer: Answer, words: Words) -> str:
         for kind, label, rating in (("good", words.good, 1), ("poor", words.poor, -1)):
             row += icon(kind, label, {"act": "rate", "rating": str(rating), **message}, answer.rating == rating)
     receipt = f'<p class="receipt">{escape(receipt_line(answer.receipt, words))}</p>' if answer.receipt else ""
-    row += icon("code", words.reproduce, {"act": "reproduce", **message})
+    row += icon("snippet", words.reproduce, {"act": "reproduce", **message})
     row += icon("explain", words.explain, {"act": "explain", **message}, bool(answer.explained))
     return f'<div class="under"><div class="row">{row}</div>{receipt}</div>{_ask_why(answer, words)}{answer.explained}'
 

@@ -92,7 +92,10 @@ window.docstral = (() => {
     before = scrollY;
     hidePreview();
   }, {passive: true});
-  const growth = new ResizeObserver(() => { if (atEnd && document.querySelector('.answer')) scrollTo(0, end()); });
+  const growth = new ResizeObserver(() => {
+    if (document.querySelector('.welcome')) scrollTo(0, 0);
+    else if (atEnd && document.querySelector('.answer')) scrollTo(0, end());
+  });
 
   // A tab is drawn a moment after it is chosen.
   async function go(id) {
