@@ -86,7 +86,7 @@ class Receipt:
     citations_dropped: int = 0  # markers whose number names no passage
     supported: float | None = None  # share of the citing sentences that their passage supports; None: nothing cited
     best_score: float | None = None
-    finish_reason: str = "stop"  # "stop", "length", "stopped" (by the reader), "error"
+    finish_reason: str = "stop"  # as the provider says, or "stopped" (by the reader), or "error"
     attempts: int = 0  # requests sent upstream for it
     fallbacks: list[str] = field(default_factory=list)  # providers that failed before the one that answered
 
@@ -100,6 +100,8 @@ class Receipt:
             f"{self.tokens_per_second:.0f} tokens/s" if self.tokens_per_second else "",
             f"{self.tokens_in} + {self.tokens_out} tokens{' (estimated)' if self.tokens_estimated else ''}",
             cost,
+            f"{self.attempts} attempts" if self.attempts > 1 else "",
+            f"{', '.join(self.fallbacks)} failed before" if self.fallbacks else "",
             f"{self.passages_cited} of {self.passages_read} passages cited" if self.passages_read else "",
             "" if self.supported is None else f"{self.supported:.0%} of sentences supported",
             "" if self.finish_reason == "stop" else self.finish_reason,
