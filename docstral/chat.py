@@ -23,6 +23,7 @@ from .citations import CitationReader
 from .collection import Progress
 from .explain import explain
 from .followups import rewrite, search_text, stands_alone
+from .models import SMALLEST_CONTEXT
 from .prompt import NOT_IN_DOCS, build_messages, fit, refusal, room
 from .providers.attempts import Attempts
 from docstral.providers.base import (
@@ -79,6 +80,7 @@ class Draft:
     user_id: str
     question: Question
     meter: Meter
+    context: int = SMALLEST_CONTEXT  # tokens, of the smallest model that may come to answer
     chat_id: str = field(default_factory=lambda: new_id("chat"))
     message_id: str = field(default_factory=lambda: new_id("msg"))
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -94,8 +96,8 @@ class Draft:
 
     @property
     def room(self) -> tuple[int, int]:
-        "How many tokens of passages and of history the model has room for."
-        return room(self.meter.model, self.question.text, self.question.max_tokens)
+        "How many tokens of passages and of history the models have room for."
+        return room(self.context, self.question.text, self.question.max_tokens)
 
     @property
     def text(self) -> str:
@@ -279,7 +281,8 @@ class ChatService:
         provider = self.provider(choose_provider(self.settings, question.provider, question.api_key))
         if provider.name == "extractive" and not question.rag:
             raise QuestionError("Without documentation there is nothing to quote.", "Choose a model, or leave rag on.")
-        model = provider.model(Request(question.text, [], model=question.model or ""))
+        request = Request(question.text, [], model=question.model or "", api_key=question.api_key)
+        model, context = provider.model(request), self.attempts.context(provider.name, request)
         history = list(question.history)
         if question.chat_id:
             messages = await asyncio.to_thread(list_messages, self.store, user_id, question.chat_id)
@@ -290,7 +293,7 @@ class ChatService:
             raise QuestionError("replaces names a message, but no chat.", "Send the chat_id with it.")
         seed = secrets.randbelow(2**31) if question.seed is None else question.seed
         question = replace(question, seed=seed, temperature=plain_number(question.temperature))
-        draft = Draft(user_id, question, Meter(provider.name, model))
+        draft = Draft(user_id, question, Meter(provider.name, model, free=provider.free), context)
         draft.chat_id = question.chat_id or draft.chat_id
         ids = {"gen_ai.conversation.id": draft.chat_id, "docstral.message_id": draft.message_id}
         draft.trace = self.tracing.start(**ids)
@@ -349,7 +352,7 @@ class ChatService:
                     draft.record.notices.append(event.message)
                     yield event
                 elif isinstance(event, Writing):
-                    draft.meter.writes(event.provider, event.model, event.failed)
+                    draft.meter.writes(event.provider, event.model, self.provider(event.provider).free, event.failed)
                     draft.record.writes(event.provider)
                 elif isinstance(event, Thought):
                     draft.meter.thought += event.text

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .mdx import outside_code
-from .models import context_length, estimate_tokens
+from .models import estimate_tokens
 from .types import Message, Passage
 
 # %% ../nbs/16_prompt.ipynb #d841d429
@@ -87,10 +87,10 @@ ANSWER_TOKENS = 1_500  # kept free for an answer without a limit of its own
 SHOWN_MARKER = re.compile(r"[ \t]{0,20}\[[1-9]\d{0,2}\](?!\()")  # as answers are shown and stored
 
 
-def room(model: str, question: str, max_tokens: int | None = None) -> tuple[int, int]:
+def room(context: int, question: str, max_tokens: int | None = None) -> tuple[int, int]:
     "How many tokens of passages, and how many of history, there is room for. A fifth of the context is left for errors."
     taken = estimate_tokens(RULES + question) + 100 + (max_tokens or ANSWER_TOKENS)
-    left = max(int(context_length(model) * 0.8) - taken, 400)
+    left = max(int(context * 0.8) - taken, 400)
     passages = min(PASSAGE_TOKENS, left * 3 // 4)
     return passages, min(HISTORY_TOKENS, left - passages)
 

@@ -41,14 +41,15 @@ class Meter:
         0,
         0,
     )  # tokens in and out of a request beside the answer's: a follow-up that was rewritten
+    free: bool = False  # whether the answer costs nothing, however long it is
     finish_reason: str = "stop"
     attempts: int = 0  # requests sent upstream
     fallbacks: list[str] = field(default_factory=list)  # providers that failed before this one
     thought: str = ""  # what the model thought before it answered
 
-    def writes(self, provider: str, model: str, failed: Sequence[str] = ()) -> None:
-        "Note who writes from here on, and who failed before."
-        self.provider, self.model = provider, model
+    def writes(self, provider: str, model: str, free: bool, failed: Sequence[str] = ()) -> None:
+        "Note who writes from here on, whether for nothing, and who failed before."
+        self.provider, self.model, self.free = provider, model, free
         self.fallbacks = list(failed) or self.fallbacks
 
     def text(self) -> None:
@@ -105,7 +106,7 @@ class Meter:
             tokens_out=tokens_out,
             tokens_estimated=not (self.usage or nothing),
             tokens_per_second=round(written / writing, 1) if writing > 0 and self.provider != "extractive" else 0.0,
-            cost=cost(self.provider, self.model, tokens_in, tokens_out),
+            cost=0.0 if self.free else cost(self.model, tokens_in, tokens_out),
             passages_read=len(passages),
             passages_cited=len({citation.source_id for citation in citations}),
             citations_dropped=dropped,

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['GITHUB', 'RETRIES', 'FIRST_WAIT', 'LONGEST_WAIT', 'TIMEOUT', 'NO_CONNECTION', 'NOTHING_LOST', 'AT_ONCE',
-           'FAILURES_IN_A_ROW', 'RemoteFile', 'listed_files', 'checked_address', 'is_loopback', 'is_whole',
-           'link_in_the_way', 'write_whole', 'Missed', 'verify', 'Fetcher', 'SyncReport', 'Run', 'write_sources',
-           'sync', 'sync_now']
+           'FAILURES_IN_A_ROW', 'RemoteFile', 'listed_files', 'checked_address', 'is_whole', 'link_in_the_way',
+           'write_whole', 'Missed', 'verify', 'Fetcher', 'SyncReport', 'Run', 'write_sources', 'sync', 'sync_now']
 
 # %% ../nbs/72_sync.ipynb #268f21f9
 import asyncio
 import errno
 import hashlib
-import ipaddress
 import random
 import re
 import secrets
@@ -28,7 +26,7 @@ import aiohttp
 
 from .collection import Progress
 from .corpus import SUFFIXES, Problem, shipped_corpus, site_address
-from .settings import Settings
+from .settings import Settings, is_loopback
 from .types import CorpusError, SettingsError, UnreachableError
 from .upstream import seconds_to_wait
 
@@ -98,14 +96,6 @@ def checked_address(base_url: str) -> str:
             "Correct DOCSTRAL_SYNC_URL, or leave it out to fetch from GitHub.",
         )
     return base_url.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    "Whether a host is this machine."
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 # %% ../nbs/72_sync.ipynb #99cdbc3f
 def is_whole(folder: Path, file: RemoteFile) -> bool:

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from docstral.providers.attempts import Attempts
-from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Thought, Writing
+from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Thought, Writing, make_provider
 from docstral.settings import Settings
 from docstral.types import (
     KeyRejectedError,
@@ -222,3 +222,21 @@ async def test_without_passages_nothing_is_quoted() -> None:
     mistral, quoting = Scripted("mistral", KeyRejectedError("No.")), Scripted("extractive", local=True)
     _, error = await world(mistral, quoting, fallback=("extractive",)).ask("mistral", Request("?", []))
     assert error and quoting.asked == []
+
+
+async def test_the_prompt_has_to_fit_whoever_may_come_to_answer() -> None:
+    mistral, small = Scripted("mistral"), Scripted("vllm", local=True)
+    small.context = lambda request: 4_096  # type: ignore[method-assign]
+    attempts = world(mistral, small, fallback=("vllm",)).attempts
+    large = replace(REQUEST, model="mistral-large-latest")
+    assert attempts.context("mistral", large) == attempts.context("mistral", replace(large, api_key="k")) == 4_096
+    assert world(mistral).attempts.context("mistral", large) == 256_000
+
+
+async def test_a_fallback_that_cannot_be_made_does_not_keep_the_first_from_answering() -> None:
+    settings = Settings(fallback=("openai",), mistral_api_key="k")  # and no address for it
+    mistral = Scripted("mistral")
+    attempts = Attempts(settings, lambda name: mistral if name == "mistral" else make_provider(name, settings))
+    for request in (REQUEST, replace(REQUEST, api_key="visitors-key")):
+        assert attempts.context("mistral", request) == 32_000
+        assert Text("fine") in [event async for event in attempts.stream("mistral", request)]

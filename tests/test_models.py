@@ -97,3 +97,9 @@ async def test_the_model_found_is_on_the_receipt(
     question = Question("How do I stream a chat completion?", provider="openai")
     done = [event async for event in service.ask("ada", question)][-1]
     assert isinstance(done, Done) and done.receipt.model == "mistral-small-latest" and done.receipt.provider == "openai"
+    assert done.receipt.cost == 0  # the server is on this machine
+
+
+def test_a_server_elsewhere_may_send_a_bill() -> None:
+    for address, free in (("http://localhost:8000/v1", True), ("http://[::1]:8000", True), ("https://a.org/v1", False)):
+        assert OpenAIProvider(Settings(openai_url=address)).free is free

@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 
 from .base import Provider, ProviderEvent, Request, Text, Thought, Writing
@@ -83,8 +83,23 @@ class Attempts:
         if not request.passages:
             others = [name for name in others if name != "extractive"]  # there would be nothing to quote
         if request.api_key:
-            others = [name for name in others if self.provider(name).local]
+            others = [name for name in others if self._local(name)]
         return [first, *others]
+
+    def _local(self, name: str) -> bool:
+        "Whether a provider needs nobody's key; one that cannot be made is none."
+        try:
+            return self.provider(name).local
+        except (ProviderError, SettingsError):
+            return False
+
+    def context(self, first: str, request: Request) -> int:
+        "How many tokens all of a request's chain can read and write: whoever answers gets the same prompt."
+        lengths = [self.provider(first).context(request)]
+        for name in self.chain(first, request)[1:]:
+            with suppress(ProviderError, SettingsError):
+                lengths.append(self.provider(name).context(replace(request, model="", api_key="")))
+        return min(lengths)
 
     async def stream(self, first: str, request: Request) -> AsyncGenerator[ProviderEvent | Notice, None]:
         "The answer from the first provider that gives one, with a notice of each that did not. Raises `ProviderError`."

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from ..models import context_length
 from ..settings import PROVIDERS, Settings
 from ..types import KeyMissingError, Message, Passage, QuestionError
 
@@ -109,6 +110,15 @@ class Provider(ABC):
     async def models(self, api_key: str = "", fresh: bool = False) -> list[Model]:
         "The models to choose from. Raises `ProviderError`: asking is how a key is checked."
         return [Model(self.model(Request("", [])))]
+
+    @property
+    def free(self) -> bool:
+        "Whether its answers cost nothing."
+        return self.local
+
+    def context(self, request: Request) -> int:
+        "How many tokens the model of a request can read and write together, as far as that is known."
+        return context_length(self.model(request))
 
     @property
     def state(self) -> str:

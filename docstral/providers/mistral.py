@@ -85,6 +85,12 @@ class MistralProvider(Provider):
             self._lists[owner] = time.monotonic(), found
         return found
 
+    def context(self, request: Request) -> int:
+        "What a list of models said, else the table. Keys see the same models."
+        name = self.model(request)
+        told = (model.context for _, models in self._lists.values() for model in models if model.id == name)
+        return next(filter(None, told), None) or super().context(request)
+
     async def close(self) -> None:
         "Close the connections of the running loop."
         await self._sessions.close()

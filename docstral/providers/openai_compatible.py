@@ -9,11 +9,12 @@ __all__ = ['openai_body', 'OpenAIProvider']
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+from urllib.parse import urlsplit
 
 from .base import ProviderEvent, Request, Writing
 from .mistral import MistralProvider, checked_key, request_body
 from .stream import Endpoint, Limits, stream_chat
-from ..settings import Settings
+from ..settings import Settings, is_loopback
 from ..types import ModelUnknownError, SettingsError
 
 # %% ../../nbs/24_providers_openai_compatible.ipynb #54f59035
@@ -46,6 +47,11 @@ class OpenAIProvider(MistralProvider):
     def model(self, request: Request) -> str:
         "The request's model, else the settings', else the server's first; empty until that is known."
         return request.model or self.settings.openai_model or self._first
+
+    @property
+    def free(self) -> bool:
+        "Whether the server is on this machine. Elsewhere somebody may send a bill."
+        return is_loopback(urlsplit(self.settings.openai_url).hostname or "")
 
     async def stream(self, request: Request) -> AsyncGenerator[ProviderEvent, None]:
         "The answer as it is written. Raises `ProviderError`."

@@ -158,6 +158,11 @@ class VllmProvider(Provider):
         "The one that is loaded: one engine has one model."
         return self.settings.vllm_model
 
+    def context(self, request: Request) -> int:
+        "What the engine's options say, else the table."
+        length = self.options.get("max_model_len")
+        return length if isinstance(length, int) and length > 0 else super().context(request)
+
     @property
     def state(self) -> str:
         "How far the engine is: idle, loading, ready or failed."
