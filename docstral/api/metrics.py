@@ -50,6 +50,12 @@ class Live(Collector):
     def collect(self) -> Iterator[Metric]:
         "Each family, where there is something to tell."
         search = self.service.search
+        budget = GaugeMetricFamily(
+            "docstral_retry_budget_ratio", "At 0.5 or below nothing is sent again", labels=["provider"]
+        )
+        for name, share in self.service.attempts.budgets().items():
+            budget.add_metric([name], share)
+        yield budget
         yield GaugeMetricFamily("docstral_ready", "1: the index is loaded", value=int(search is not None))
         path = self.service.store.path
         yield GaugeMetricFamily("docstral_database_bytes", "Size of the file", value=path.stat().st_size)

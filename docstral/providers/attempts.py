@@ -76,6 +76,10 @@ class Attempts:
         "How the requests to a provider went lately."
         return self._health.setdefault(name, Health(breaker=CircuitBreaker(clock=self._clock)))
 
+    def budgets(self) -> dict[str, float]:
+        "The retry budget of each provider that was asked, 0 to 1; at a half or below nothing is sent again."
+        return {name: health.budget.tokens / health.budget.most for name, health in list(self._health.items())}
+
     def chain(self, first: str, request: Request) -> list[str]:
         "The names of the providers that may answer a request, in their order."
         others = list(self.settings.fallback)
