@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parser', 'open_settings', 'Bar', 'run_serve', 'searching', 'run_index', 'run_sync', 'run_search', 'run_eval',
-           'print_json', 'run_ask', 'print_stream', 'main']
+           'print_json', 'run_mcp', 'run_ask', 'print_stream', 'main']
 
 # %% ../nbs/78_cli.ipynb #4ab920b7
 import argparse
@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
             "--docs", type=Path, action="append", metavar="FOLDER", help="look into this folder instead"
         )
         command.add_argument("--json", action="store_true", help="print one JSON object")
+
+    mcp = commands.add_parser("mcp", help="serve assistants over standard input and output (Model Context Protocol)")
+    mcp.add_argument("--docs", type=Path, action="append", metavar="FOLDER", help="look into this folder instead")
+    mcp.add_argument("--provider", help="who writes the answers of ask_docs; default: as the settings say")
+    mcp.set_defaults(run=run_mcp)
 
     index = commands.add_parser("index", help="index folders of Markdown or MDX, and answer from them from now on")
     index.add_argument("folders", type=Path, nargs="*", metavar="FOLDER", help="default: the shipped corpus")
@@ -215,6 +220,19 @@ def print_json(content: Any) -> None:
     import orjson
 
     print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
+
+# %% ../nbs/78_cli.ipynb #429a4105
+def run_mcp(arguments: argparse.Namespace) -> None:
+    "docstral mcp"
+    from docstral.chat import ChatService
+    from docstral.mcp import serve_stdio
+    from docstral.store import Store
+
+    settings = open_settings(arguments)
+    with Store(settings.data_dir / "docstral.duckdb") as store:
+        service = ChatService(settings, store)
+        service.load(progress=Bar())
+        serve_stdio(service)
 
 # %% ../nbs/78_cli.ipynb #4ce54e2f
 def run_ask(arguments: argparse.Namespace) -> None:

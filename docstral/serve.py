@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
@@ -19,8 +20,10 @@ from fastapi import FastAPI
 from .api.app import create_api
 from .api.http import stop_streams
 from .chat import ChatService
+from .chats import purge_chats
 from .collection import Progress
 from .logs import configure
+from .mcp import serving
 from .settings import Settings
 from .store import Store
 from .types import DocStralError, ServerError
@@ -62,7 +65,9 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         loading = asyncio.create_task(load())
-        yield
+        service.store.write(lambda connection: purge_chats(connection, datetime.now(UTC)))
+        async with serving(app, service):
+            yield
         await loading  # a thread cannot be interrupted; what it writes must end before the store closes
         await service.close()
 
