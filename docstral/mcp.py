@@ -102,7 +102,7 @@ def make_server(service: ChatService) -> "MCPServer[Any]":
     import anyio
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
-    from mcp_types import CallToolResult, TextContent, ToolAnnotations
+    from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
     def result(found: FoundPassages | CitedAnswer) -> CallToolResult:
         return CallToolResult(

@@ -22,7 +22,7 @@ from docstral.settings import Settings, variable
 API, SETUP = ROOT / "docs" / "API.md", ROOT / "docs" / "SETUP.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 # Commands that cannot run here: one serves until it is stopped, one fetches from the network
-NOT_RUN = "docstral serve", "docstral corpus sync"
+NOT_RUN = "docstral serve", "docstral mcp", "docstral corpus sync"
 
 
 def text_of(path: Path) -> str:

@@ -76,7 +76,7 @@ def test_declares_what_it_imports() -> None:
             absolute = isinstance(node, ast.ImportFrom) and not node.level
             names = [node.module] if absolute else [a.name for a in node.names] if isinstance(node, ast.Import) else []
             for name in {name.split(".")[0] for name in names if name} - sys.stdlib_module_names - {"docstral"}:
-                if not {known.lower() for known in distributions.get(name, [name])} & declared:
+                if not {known.lower().replace("_", "-") for known in distributions.get(name, [name])} & declared:
                     undeclared.add(f"{path.name} imports {name}")
     assert not undeclared, "\n".join(sorted(undeclared))
 
