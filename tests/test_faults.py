@@ -161,7 +161,7 @@ def test_merged_tokens_thinking_and_references_are_one_answer(running: Running) 
         {"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]},
         {"type": "text", "text": "Set "},
     ]
-    reference = [{"type": "text", "text": "`stream` to true"}, {"type": "reference", "reference_ids": [1]}]
+    reference = [{"type": "text", "text": "`stream` to true"}, {"type": "reference", "reference_ids": [1, "x]", None]}]
     running.server.script(Reply([event({"content": chunks}) + event({"content": reference}), "."], usage=None))
     kind, done = running.ask("mistral")[-1]
     assert kind == "done" and done["text"] == "Set `stream` to true[1]."

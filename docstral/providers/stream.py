@@ -123,7 +123,7 @@ def read_event(data: bytes, secret: str = "") -> list[ProviderEvent]:
             if reason := choice.get("finish_reason"):
                 if reason == "error":
                     raise BrokenOffError("The provider broke off with an error: no reason given.")
-                found.append(Finished(str(reason)))
+                found.append(Finished(str(reason)[:40]))
         if usage := event.get("usage"):
             found.append(Usage(int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)))
         return found
@@ -158,7 +158,8 @@ def _read_chunk(chunk: Mapping[str, Any]) -> Text | Thought:
         case "text":
             return Text(str(chunk.get("text") or ""))
         case "reference":
-            return Text("".join(f"[{number}]" for number in chunk.get("reference_ids") or ()))
+            numbers = [str(number) for number in chunk.get("reference_ids") or ()]
+            return Text("".join(f"[{number}]" for number in numbers if number.isdecimal()))
         case "thinking":
             inner = chunk.get("thinking")
             parts = [{"text": inner}] if isinstance(inner, str) else inner or ()
