@@ -207,3 +207,13 @@ def test_messages_become_pairs() -> None:
     for ends_wrongly in ((("user", "a"), ("assistant", "b")), (("system", "a"),), (("user", "  "),)):
         with pytest.raises(QuestionError):
             said(*ends_wrongly)
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"), [("length", "length"), ("model_length", "length"), ("content_filter", "content_filter")]
+)
+def test_why_an_answer_ended_early_is_told(connect: Any, mistral: ScriptedMistral, reason: str, shown: str) -> None:
+    mistral.script(Reply(["Set `stream` [1]."], finish_reason=reason))
+    answer = connect("visitor-key").chat.completions.create(model="docstral", messages=ASKED)
+    assert answer.choices[0].finish_reason == shown
+    assert answer.model_extra["docstral"]["receipt"]["finish_reason"] == reason

@@ -149,7 +149,8 @@ def usage_of(receipt: Receipt) -> dict[str, int]:
 
 def finish_of(receipt: Receipt) -> str:
     "Why the answer ended, in the protocol's words."
-    return "length" if receipt.finish_reason == "length" else "stop"
+    reason = receipt.finish_reason
+    return "length" if reason == "model_length" else reason if reason in ("length", "content_filter") else "stop"
 
 
 def completion(events: list[Event]) -> dict[str, Any]:
