@@ -25,6 +25,7 @@ from .collection import Progress
 from .logs import configure
 from .mcp import serving
 from .settings import Settings
+from .snapshot import announced
 from .store import Store
 from .types import DocStralError, ServerError
 
@@ -130,7 +131,8 @@ def serve(settings: Settings) -> None:
         app = create_app(service, loaded, progress=Announcer())
         server = make_server(app)
         signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on: the store closes before the process ends
-        server.run(sockets=[bound])
+        with announced(settings.data_dir, address.replace("//0.0.0.0:", "//127.0.0.1:")) as app.state.snapshot_token:
+            server.run(sockets=[bound])
         if failures:
             raise failures[0]
 

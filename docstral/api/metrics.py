@@ -7,11 +7,12 @@ __all__ = ['log', 'TEXTS', 'Window', 'METHODS', 'prefers_text', 'Live', 'add_met
 
 # %% ../../nbs/41_api_metrics.ipynb #755dc8e3
 import logging
+import secrets
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import Response
@@ -23,6 +24,8 @@ from ..exposition import Exposition
 from ..gpu import gpus
 from ..logs import note, request_id
 from ..metrics import WINDOWS, disk, totals
+from ..snapshot import take_snapshot
+from ..types import NotFoundError
 
 log = logging.getLogger("docstral.http")
 
@@ -98,6 +101,13 @@ def add_metrics_routes(router: APIRouter, service: ChatService) -> None:
             return Response(text, headers={"content-type": media_type})
         figures: dict[str, Any] = {"window": window} | totals(service.store, WINDOWS[window])
         return reply(figures | {"gpus": gpus(), "disk": disk(service.store)})
+
+    @router.post("/snapshot", summary="Copy the database, for the owner of the data folder")
+    def snapshot(request: Request, authorization: Annotated[str, Header()] = "") -> Response:
+        token = getattr(request.app.state, "snapshot_token", "")
+        if not token or not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise NotFoundError("There is nothing here for you.", "server.json in the data folder holds the token.")
+        return reply({"path": str(take_snapshot(service.store))})
 
 # %% ../../nbs/41_api_metrics.ipynb #effef7bf
 METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
