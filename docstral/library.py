@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,11 +19,13 @@ from typing import Any, Self, TypeVar
 
 from .account import Account, explain_answer
 from .chat import ChatService, Question
+from .chats import search_chats
 from .explain import Explanation, explain
+from .exports import as_json, as_markdown, export_chat, import_chat
 from .prompt import fit
 from .reproduce import reproduce
 from .settings import Settings
-from .store import Store, get_message
+from .store import ChatRecord, Store, get_message, list_chats
 from docstral.types import (
     ChatStarted,
     Citation,
@@ -33,6 +35,7 @@ from docstral.types import (
     Failed,
     Outcome,
     Passage,
+    QuestionError,
     Receipt,
     Sources,
     as_error,
@@ -194,6 +197,21 @@ class DocStral:
         "Code that asks for an answer of yours again: form is curl, python, javascript or notebook."
         address = f"http://{self.settings.host}:{self.settings.port}"
         return reproduce(get_message(self.store, self.user, message_id), form, through, address).text
+
+    def chats(self, words: str = "") -> Sequence[ChatRecord]:
+        "Your chats, the one used last first; with words, those that have every one. `docstral.chats` has more to do with them."
+        return search_chats(self.store, self.user, words) if words.strip() else list_chats(self.store, self.user)
+
+    def export(self, chat_id: str, form: str = "md") -> str:
+        "A chat of yours as a file: md to read, json to read back. Raises `DocStralError`."
+        if form not in ("md", "json"):
+            raise QuestionError(f"A chat cannot be exported as {form!r}.", "Choose md or json.")
+        chat = export_chat(self.store, self.user, chat_id)
+        return as_json(chat).decode() if form == "json" else as_markdown(chat)
+
+    def import_chat(self, file: str) -> ChatRecord:
+        "A new chat of yours from an exported JSON file. Raises `QuestionError`, which names the field that is wrong."
+        return import_chat(self.store, self.user, file.encode())
 
     async def _collect(self, question: Question) -> Answer:
         "The events of an answer as an `Answer`. Raises what a `Failed` event tells of."

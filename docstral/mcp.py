@@ -156,7 +156,7 @@ async def serving(app: FastAPI, service: ChatService) -> AsyncGenerator[None, No
         yield
         return
     server = make_server(service)
-    mounted = server.streamable_http_app(stateless_http=True, json_response=True, host=service.settings.host)
+    mounted = server.streamable_http_app(stateless_http=True, host=service.settings.host)
     app.router.routes[:0] = mounted.routes  # before the web app, which answers at every address
     async with server.session_manager.run():
         yield

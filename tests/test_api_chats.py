@@ -1,11 +1,19 @@
 "One's own chats over HTTP: every address does what it says, for its owner alone."
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
-from helpers import read_events
+from helpers import DEADLINE, Live, eventually, read_events
+
+from docstral.chat import ChatService
+from docstral.chats import KEPT
+from docstral.serve import create_app
+from docstral.settings import Settings
+from docstral.store import Store, Turn, save_turn
+from docstral.types import Receipt
 
 STREAM = "How do I stream a chat completion?"
 
@@ -111,3 +119,15 @@ def test_nobody_reaches_anothers_chat(
     assert reply.status_code == 404 and reply.json()["error"]["code"] == "not_found", reply.text
     assert client.get(f"/chat/{chat}").json() == before
     assert stranger.get("/chats", params={"q": "stream"}).json() == {"chats": []}
+
+
+def test_starting_deletes_for_good_what_was_deleted_long_ago(settings: Settings, store: Store) -> None:
+    def old(connection: Any) -> None:
+        turn = Turn("ada", "chat_1", "msg_1", "Old?", "Old.", "uncited", Receipt("x", "y"), "Old?")
+        save_turn(connection, turn)
+        connection.execute("UPDATE chats SET deleted = ?", [datetime.now(UTC) - KEPT - timedelta(hours=1)])
+
+    store.write(old).result(DEADLINE)
+    with Live(create_app(ChatService(settings, store), web=False)):
+        eventually(lambda: store.read("SELECT count(*) FROM messages") == [(0,)])
+    assert store.read("SELECT count(*) FROM chats") == [(0,)]

@@ -16,7 +16,7 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 from docstral import Answer, DocStral, DocStralError, Settings, library
 from docstral.library import as_error
 from docstral.store import list_chats, list_messages
-from docstral.types import ChatStarted, CorpusError, Delta, Done, Failed, RateLimitedError, StoreError
+from docstral.types import ChatStarted, CorpusError, Delta, Done, Failed, QuestionError, RateLimitedError, StoreError
 
 STREAM = "How do I stream a chat completion?"
 
@@ -114,12 +114,12 @@ def test_a_misspelt_wish_raises(docs: DocStral) -> None:
 
 
 async def test_a_failed_answer_raises_its_own_kind_of_error(keyed: DocStral, mistral: ScriptedMistral) -> None:
-    mistral.script(refusal(429, "Slow down", retry_after="7"), refusal(429, "Slow down", retry_after="8"))
+    mistral.script(refusal(429, "Slow down", retry_after="700"), refusal(429, "Slow down", retry_after="800"))
     with pytest.raises(RateLimitedError) as plain:
         keyed.ask(STREAM)
     with pytest.raises(RateLimitedError) as awaited:
         await keyed.ask_async(STREAM)
-    assert (plain.value.retry_after, awaited.value.retry_after) == (7, 8)
+    assert (plain.value.retry_after, awaited.value.retry_after) == (700, 800)  # too long to be waited for
 
 
 def test_every_code_becomes_its_own_error() -> None:
@@ -267,3 +267,14 @@ async def test_the_functions_use_the_machines_settings(
     finally:
         library.default().close()
         library.default.cache_clear()
+
+
+def test_chats_are_found_and_carried_elsewhere(docs: DocStral) -> None:
+    answer = docs.ask(STREAM)
+    assert [chat.id for chat in docs.chats()] == [chat.id for chat in docs.chats("CHAT stream")] == [answer.chat_id]
+    assert docs.chats("absent") == []
+    assert answer.text in docs.export(answer.chat_id)
+    file = docs.export(answer.chat_id, "json")
+    assert docs.export(docs.import_chat(file).id, "json") == file and len(docs.chats()) == 2
+    with pytest.raises(QuestionError):
+        docs.export(answer.chat_id, "pdf")
