@@ -88,5 +88,5 @@ POLICY = (
 )
 HEAD = (
     f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-    f"<style>{color_variables()}html {{background: var(--ds-page)}}</style>\n<script>{SCRIPT}</script>"
+    f"<style>{color_variables()}html, body {{background: var(--ds-page) !important}}</style>\n<script>{SCRIPT}</script>"
 )

@@ -1,0 +1,33 @@
+"A provider that is gone, and a server that starts again, in a real browser."
+
+from pathlib import Path
+
+from conftest import NewReader
+from pages import Model, answered, ask, open_app, running_app
+from playwright.sync_api import expect
+
+
+def test_a_provider_that_is_gone_and_a_server_that_starts_again(
+    new_reader: NewReader, tmp_path: Path, free_port: int
+) -> None:
+    with Model() as model:
+        settings = {"DOCSTRAL_MISTRAL_URL": model.url, "MISTRAL_API_KEY": "key", "DOCSTRAL_PORT": str(free_port)}
+        with running_app(tmp_path, **settings) as address:
+            page = open_app(new_reader(address))
+            ask(page, "How do I stream a chat completion?")
+            answered(page)
+            chat = page.url
+    # the model is gone; the server starts again on what was stored
+    with running_app(tmp_path, **settings):
+        page.goto(chat)
+        expect(page.locator("#settled .answer")).to_contain_text("To stream")
+        page.get_by_role("button", name="New chat").click()
+        expect(page.locator(".welcome")).to_be_visible()
+        ask(page, "How do I stream a chat completion?")
+        expect(page.locator("#growing .notice .countdown").or_(page.locator("#growing .failed"))).to_be_visible()
+        card = page.locator("#growing .failed")
+        expect(card).to_be_visible()
+        page.select_option("select[data-name=provider]", "extractive")
+        card.get_by_role("button", name="Ask again").click()
+        expect(page.locator("#growing .answer .chip").first).to_be_visible()
+        answered(page)

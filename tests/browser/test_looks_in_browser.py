@@ -1,0 +1,157 @@
+"The welcome, theme, language, keyboard, narrow screens and accessibility, in a real browser."
+
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import NewReader
+from pages import Model, answered, ask, field, open_app
+from playwright.sync_api import Browser, Page, expect
+
+BANNER = "Unofficial demo. Sources cited. Licenses respected."
+
+
+def test_the_welcome_comes_once_keeps_the_focus_and_takes_a_key(new_reader: NewReader, model: Model) -> None:
+    page = new_reader().new_page()
+    page.goto("/")
+    welcome = page.get_by_role("dialog", name="Welcome to DocStral")
+    expect(welcome).to_be_visible()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('#landing')")
+    key = welcome.get_by_label("Mistral API key")
+    key.fill("not a key")
+    page.keyboard.press("Enter")
+    expect(welcome.get_by_role("alert")).to_contain_text("characters that no key has")
+    key.fill("a-key-of-my-own")
+    page.keyboard.press("Enter")
+    expect(welcome).to_contain_text("Your key works: 2 models.")
+    assert model.requests[-1].headers["authorization"] == "Bearer a-key-of-my-own"
+    page.keyboard.press("Escape")
+    expect(welcome).to_be_hidden()
+    ask(page, "How do I stream a chat completion?")
+    answered(page)
+    assert model.chats[-1].headers["authorization"] == "Bearer a-key-of-my-own"
+    kept = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+    assert "a-key-of-my-own" not in kept
+
+    page.reload()
+    expect(page.locator("#settled .answer")).to_be_visible()
+    expect(welcome).to_be_hidden()
+    page.get_by_role("button", name="About and your key").click()
+    welcome.get_by_role("button", name="Forget the key").click()
+    expect(welcome.get_by_label("Mistral API key")).to_be_visible()
+
+
+def test_theme_and_language_change_at_once_and_are_remembered(page: Page) -> None:
+    ask(page, "How do I stream?")
+    answered(page)
+    body = page.locator("body")
+    light = body.evaluate("body => getComputedStyle(body).backgroundColor")
+    page.locator("#foot").get_by_text("Dark").click()
+    expect(body).to_have_class(re.compile(r"\bdark\b"))
+    assert body.evaluate("body => getComputedStyle(body).backgroundColor") != light
+    page.locator("#foot").get_by_text("Français").click()
+    expect(page.get_by_role("button", name="Nouvelle discussion")).to_be_visible()
+    expect(page.get_by_role("tab", name="Mesures")).to_be_visible()
+    expect(page.locator("#settled .receipt")).to_contain_text("jetons")
+    expect(page.get_by_role("textbox", name="Votre question")).to_be_visible()
+    expect(page.locator("html")).to_have_attribute("lang", "fr")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("lang", "fr")
+    expect(page.get_by_role("button", name="Nouvelle discussion")).to_be_visible()
+    expect(body).to_have_class(re.compile(r"\bdark\b"))
+    page.emulate_media(color_scheme="dark")
+    page.locator("#foot").get_by_text("Clair").click()
+    expect(body).not_to_have_class(re.compile(r"\bdark\b"))
+    page.locator("#foot").get_by_text("Système").click()
+    expect(body).to_have_class(re.compile(r"\bdark\b"))
+
+
+def test_french_readers_read_french_from_the_first_byte(new_reader: NewReader) -> None:
+    page = new_reader(locale="fr-FR").new_page()
+    reply = page.goto("/")
+    assert reply and '<html\n\tlang="fr"' in reply.text()
+    page.get_by_role("dialog", name="Bienvenue").get_by_role("button", name="Poser une question").click()
+    expect(page.get_by_role("button", name="Nouvelle discussion")).to_be_visible()
+    expect(page.get_by_text("Démo non officielle.")).to_be_visible()
+
+
+def test_the_keyboard_does_it_all(page: Page) -> None:
+    page.locator("#banner").click()
+    page.keyboard.press("?")
+    shortcuts = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(shortcuts).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(shortcuts).to_be_hidden()
+    page.get_by_role("tab", name="Metrics").click()
+    page.keyboard.press("/")
+    expect(field(page)).to_be_focused()
+    page.keyboard.type("How do I / stream?")
+    expect(field(page)).to_have_value("How do I / stream?")
+
+
+def test_a_narrow_phone_scrolls_only_up_and_down(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 640})
+    page.reload()
+    expect(page.locator("#sidebar")).not_to_be_in_viewport()
+    ask(page, "How do I stream?")
+    answered(page)
+    for tab in ("Chat", "Sources", "Metrics"):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator(f"#tab-{tab.lower()}")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == 360, tab
+        expect(page.locator("#banner").get_by_text(BANNER)).to_be_attached()
+    page.get_by_role("button", name="Toggle Sidebar").click()
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".welcome")).to_be_visible()
+    expect(page.locator("#sidebar")).not_to_be_in_viewport()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "fr-FR"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(new_reader: NewReader, scheme: str, locale: str) -> None:
+    page = new_reader(locale=locale, color_scheme=scheme).new_page()
+    page.goto("/")
+    expect(page.locator("#landing")).to_be_visible()
+    expect(page.locator("#status .light.ok")).to_be_visible()
+    assert_accessible(page, "the welcome")
+    page.keyboard.press("Escape")
+    ask(page, "How do I stream a chat completion?")
+    answered(page)
+    page.locator("#growing .icon.explain").click()
+    expect(page.locator(".explained")).to_be_visible()
+    assert_accessible(page, "the chat")
+    page.locator("#growing .icon.snippet").click()
+    expect(page.locator("#reproduce")).to_be_visible()
+    assert_accessible(page, "the dialog that reproduces")
+    page.keyboard.press("Escape")
+    for tab, place in (("sources", ".source"), ("metrics", ".plot")):
+        page.locator(f"#tab-{tab}-button").click()
+        expect(page.locator(place).first).to_be_visible()
+        assert_accessible(page, tab)
+
+
+def assert_accessible(page: Page, where: str) -> None:
+    "No serious or critical violation."
+    found = Axe().run(page).response["violations"]
+    serious = [
+        f"{fault['id']}: {node['html'][:200]} {node['failureSummary'][:200]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ]
+    assert not serious, f"{where}:\n" + "\n".join(serious)
+
+
+def test_the_browser_refuses_what_would_come_from_elsewhere(browser: Browser, app: str) -> None:
+    context = browser.new_context(base_url=app, locale="en-US")
+    page = open_app(context)
+    refused = page.evaluate(
+        """() => new Promise((resolve) => {
+            addEventListener('securitypolicyviolation', (event) => resolve(event.blockedURI));
+            document.querySelector('#growing').innerHTML = '<img src="https://example.org/seen.png">';
+        })"""
+    )
+    assert refused == "https://example.org/seen.png"
+    context.close()
