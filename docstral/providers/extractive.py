@@ -82,8 +82,8 @@ def _says_something(quote: Quote) -> bool:
 
 # %% ../../nbs/21_providers_extractive.ipynb #54d7d09e
 WORDS = {
-    "en": "*No language model is configured, so these are the closest passages of the documentation, quoted.*",
-    "fr": "*Aucun modèle de langue n'est configuré : voici les passages les plus proches de la documentation.*",
+    "en": "*No language model wrote this: these are the closest passages of the documentation, quoted.*",
+    "fr": "*Sans modèle de langue, voici les passages les plus proches de la documentation.*",
 }
 
 
