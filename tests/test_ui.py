@@ -16,7 +16,7 @@ from docstral.providers.base import Finished, Provider, ProviderEvent, Request, 
 from docstral.reproduce import Snippet
 from docstral.settings import Settings
 from docstral.store import ChatRecord, Store, list_chats, list_messages
-from docstral.types import Citation, Failed, Notice, Passage, RateLimitedError, Receipt
+from docstral.types import Citation, DocStralError, Failed, Notice, Passage, ProviderError, RateLimitedError, Receipt
 from docstral.web.accounts import show_account, show_reproduce
 from docstral.web.desk import (
     Desk,
@@ -119,8 +119,21 @@ def test_every_word_is_used_and_there_in_both_languages() -> None:
         assert all(word.texts.values()), name
         english, french = ({*re.findall(r"\{\w*\}", text)} for text in word.texts.values())
         assert english == french, f"{name} is filled in differently"
-        used = re.search(rf'words\.{name}\b|"{name}": lay_out', source)
+        used = name.startswith("failure_") or re.search(rf'words\.{name}\b|"{name}": lay_out', source)
         assert used, f"nothing shows {name}"
+
+
+def codes(kind: type[DocStralError]) -> set[str]:
+    "The codes of an error and of all that are kinds of it."
+    return {kind.code}.union(*(codes(each) for each in kind.__subclasses__() if each.__module__ == "docstral.types"))
+
+
+def test_every_failure_of_a_provider_has_a_title_in_both_languages() -> None:
+    for code in codes(ProviderError):
+        failed = Answer("?", message_id="msg_1", failed=Failed(code, "So it was.", "Do this."), outcome="error")
+        assert ENGLISH.failed not in show_answer(failed, ENGLISH), code
+        assert FRENCH.failed not in show_answer(failed, FRENCH), code
+    assert codes(ProviderError) >= {"bad_key", "timeout", "unreachable"}
 
 
 # The desk, with a real service over two pages

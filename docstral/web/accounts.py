@@ -41,7 +41,8 @@ def show_search(search: Mapping[str, Any] | None, words: Words) -> str:
         return f"<p>{escape(words.no_search)}</p>"
     sure = words.confidence.format(confidence=f"{search['confidence']:.2f}", threshold=f"{search['threshold']:.2f}")
     rows = "".join(
-        f"<tr><td>{escape(page['title'])}</td><td>{page['score']:.2f}</td><td>{escape(page['reason'])}</td></tr>"
+        f"<tr><td>{escape(page['title'])}</td><td>{page['score']:.2f}</td>"
+        f'<td lang="en">{escape(page["reason"])}</td></tr>'
         for page in search["candidates"][:MOST_CANDIDATES]
     )
     heads = "".join(f"<th>{escape(head)}</th>" for head in (words.page, words.score_head, words.reason))

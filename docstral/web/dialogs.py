@@ -39,12 +39,13 @@ def show_key(words: Words, models: int | None = None, problem: str = "") -> str:
     )
 
 
-def show_landing(words: Words, key: str, opened: bool = False) -> str:
-    "The dialog of a first visit; `key` is the form for a key."
+def show_landing(words: Words, key: str, opened: bool = False, demo: bool = False) -> str:
+    "The dialog of a first visit; `key` is the form for a key, `demo` whether there is a video to see."
+    video = f'<a class="action" href="demo.mp4" target="_blank">{escape(words.demo)}</a>' if demo else ""
     steps = "".join(f"<li>{escape(step)}</li>" for step in words.landing_steps.splitlines())
     body = (
         f"<p>{escape(words.landing_what)}</p><ul>{steps}</ul><h3>{escape(words.key_title)}</h3>{key}"
-        f'<footer><button type="button" class="primary" data-do="close" autofocus>{escape(words.start)}</button></footer>'
+        f'<footer>{video}<button type="button" class="primary" data-do="close" autofocus>{escape(words.start)}</button></footer>'
     )
     return show_dialog("landing", words.landing_title, body, words, opened, BRAND)
 

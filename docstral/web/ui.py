@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
+from fastapi.responses import FileResponse
 
 from ..api.http import user_id
 from ..types import new_id
 from .actions import act
-from .desk import Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
+from .desk import DEMO, Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
 from .page import OwnHead
 from .panels import show_banner, show_foot, show_head
 from .sources import show_sources
@@ -232,6 +233,8 @@ def mount(api: FastAPI, service: "ChatService") -> FastAPI:
     "Serve the web app at `/`. Mount it last: it answers every path that no route before it takes."
     api.state.desk = desk = Desk(service)
     api.add_middleware(OwnHead)
+    if DEMO.is_file():  # in a checkout that has it
+        api.get("/demo.mp4", include_in_schema=False)(lambda: FileResponse(DEMO))
     gr.mount_gradio_app(
         api, build_blocks(service, desk), path="/", ssr_mode=False, run_history=False, show_error=False,
         footer_links=[], max_file_size=1, theme=gradio_theme(), css=CSS,
