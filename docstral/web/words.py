@@ -54,7 +54,9 @@ class FrameWords:
     delete = Word("Delete the chat", "Supprimer la discussion")
     deleted = Word("The chat is deleted.", "La discussion est supprimée.")
     undo = Word("Undo", "Annuler")
-    totals = Word("{answers} answers · {tokens} tokens · {cost}", "{answers} réponses · {tokens} jetons · {cost}")
+    totals = Word(
+        "Answers: {answers} · tokens: {tokens} · {cost}", "Réponses\u00a0: {answers} · jetons\u00a0: {tokens} · {cost}"
+    )
     status = Word("{runs} · {pages} pages", "{runs} · {pages} pages indexées")
     starting = Word("Loading the index…", "Chargement de l'index…")
     not_loaded = Word("The index cannot be loaded.", "L'index ne peut pas être chargé.")
