@@ -124,7 +124,11 @@ def start_engine(model: str, options: dict[str, Any], folder: Path) -> Any:
     weights, errors = locate(model), log_errors(folder)
     import_vllm()
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
+
+    if current_platform.is_cpu():  # there a request with a seed ends the engine when its prompt is read in pieces
+        options = {"enable_chunked_prefill": False} | options
 
     try:
         configuration = AsyncEngineArgs(model=weights, **options).create_engine_config()
@@ -193,12 +197,15 @@ class VllmProvider(Provider):
         "The answer as it is written. Raises `ProviderError`; closing the generator aborts the request in the engine."
         if self._engine is None:
             await asyncio.to_thread(self.load)
+        if (engine := self._engine) is None:
+            raise EngineError("vLLM was stopped while the question waited for it.", "Ask again.")
         try:
-            async with aclosing(write(self._engine, request, Limits.of(self.settings, request.seconds))) as events:
+            async with aclosing(write(engine, request, Limits.of(self.settings, request.seconds))) as events:
                 async for event in events:
                     yield event
         except EngineError:
-            await self.close()
+            if self._engine is engine:  # not the one that another question has started since
+                await self.close()
             raise
 
 # %% ../../nbs/25_providers_vllm.ipynb #4125f2fd

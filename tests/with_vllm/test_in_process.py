@@ -16,6 +16,7 @@ from docstral.types import (
     Done,
     EngineError,
     Event,
+    Failed,
     ModelUnknownError,
     ProviderTimeoutError,
     SettingsError,
@@ -75,9 +76,10 @@ async def test_a_seed_repeats_an_answer_and_a_chat_goes_on(service: ChatService)
 
 
 async def test_many_questions_share_one_engine(service: ChatService) -> None:
-    answers = await asyncio.gather(*(ask(service, max_tokens=16, seed=seed) for seed in range(8)))
+    "With seeds, and more tokens together than the engine reads in one step."
+    answers = await asyncio.gather(*(ask(service, max_tokens=16, seed=seed) for seed in range(16)))
     assert all(isinstance(events[-1], Done) for events in answers)
-    assert [events[-1].receipt.tokens_out for events in answers] == [16] * 8  # type: ignore[attr-defined]
+    assert [events[-1].receipt.tokens_out for events in answers] == [16] * 16  # type: ignore[attr-defined]
     assert await works_on(service, 0)
 
 
@@ -122,6 +124,20 @@ async def test_usage_counts_tokens_and_a_whole_context_ends_with_length(service:
     [usage] = [event for event in events if isinstance(event, Usage)]
     assert usage.tokens_in == 4 and usage.tokens_out == 10  # <s> [INST] Hi [/INST]
     assert sum(isinstance(event, Text) for event in events) > 1 and events[-1] == Finished("length")
+
+
+async def test_an_engine_that_dies_is_told_and_the_next_question_starts_another(service: ChatService) -> None:
+    dead = engine_of(service)
+    events = service.ask("visitor", Question(ASKED, max_tokens=3000))
+    async for event in events:
+        if isinstance(event, Delta):
+            break
+    for process in dead.engine_core.resources.engine_manager.processes:  # type: ignore[attr-defined]
+        process.kill()
+    failed = [event async for event in events][-1]
+    assert isinstance(failed, Failed) and failed.code == "engine" and failed.partial
+    assert isinstance((await ask(service, max_tokens=4))[-1], Done)
+    assert engine_of(service) is not dead
 
 
 @pytest.mark.parametrize("options, words", [({"no_such_option": 1}, "no_such_option"), ({"dtype": "float7"}, "float7")])
