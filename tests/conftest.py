@@ -1,6 +1,5 @@
 "What several test files share."
 
-import asyncio
 import os
 import shutil
 import socket
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from helpers import DEADLINE, Live
+from helpers import DEADLINE, Live, at_once
 from mistral_server import ScriptedMistral
 
 from docstral.chat import ChatService
@@ -150,11 +149,6 @@ async def service(settings: Settings, store: Store) -> AsyncIterator[ChatService
     made.load()
     yield made
     await made.close()
-
-
-async def at_once(seconds: float) -> None:
-    "A wait between attempts that takes no time."
-    await asyncio.sleep(0)
 
 
 @pytest.fixture

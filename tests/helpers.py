@@ -1,5 +1,6 @@
 "What several test files use: a live application, server-sent events, the command line."
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCSTRAL = [sys.executable, "-c", "import sys; from docstral.cli import main; sys.exit(main())"]
 Found = TypeVar("Found")
 DEADLINE = 60.0  # seconds for a program or a server to do what takes about one
+
+
+async def at_once(seconds: float) -> None:
+    "A wait between attempts that takes no time."
+    await asyncio.sleep(0)
 
 
 def eventually(read: Callable[[], Found]) -> Found:

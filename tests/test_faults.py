@@ -10,8 +10,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import at_once
-from helpers import DEADLINE, Live, eventually, read_events
+from helpers import DEADLINE, Live, at_once, eventually, read_events
 from mistral_server import Gate, Reply, ScriptedMistral, event, refusal
 
 from docstral.chat import ChatService

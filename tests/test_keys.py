@@ -5,8 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from conftest import at_once
-from helpers import DEADLINE, Live
+from helpers import DEADLINE, Live, at_once
 from mistral_server import Reply, ScriptedMistral, refusal
 
 from docstral.chat import ChatService

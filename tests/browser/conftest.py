@@ -2,18 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pages import Model, open_app, running_app
+from pages import Model, NewReader, open_app, running_app
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
          " --disable-component-update --disable-sync").split()  # fmt: skip
 LEAVING = ("AbortError", "Connection errored out")  # what Gradio says as a page is left in the middle of an answer
-NewReader = Callable[..., BrowserContext]
 
 expect.set_options(timeout=20_000)  # most waits are short; machines that test are busy
 

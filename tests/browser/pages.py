@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 CITED = (
     "To **stream**, set `stream` to true [1]. The stream ends with a last event [2].\n\n```python\nprint(x[1])\n```\n"
 )
+NewReader = Callable[..., BrowserContext]
 HOSTILE = "<script>window.hurt = 1</script> <img src=x onerror='window.hurt = 2'> ![x](https://example.org/x.png) [1]"
 
 

@@ -1,7 +1,6 @@
 "Chats and whose they are, in a real browser."
 
-from conftest import NewReader
-from pages import answered, ask, open_app
+from pages import NewReader, answered, ask, open_app
 from playwright.sync_api import Page, expect
 
 

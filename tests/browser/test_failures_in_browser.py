@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from conftest import NewReader
-from pages import Model, answered, ask, open_app, running_app
+from pages import Model, NewReader, answered, ask, open_app, running_app
 from playwright.sync_api import expect
 
 

@@ -4,8 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import NewReader
-from pages import Model, answered, ask, field, open_app
+from pages import Model, NewReader, answered, ask, field, open_app
 from playwright.sync_api import Browser, Page, expect
 
 BANNER = "Unofficial demo. Sources cited. Licenses respected."
