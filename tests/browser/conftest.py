@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pages import Model, NewReader, open_app, running_app
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from .pages import Model, NewReader, open_app, running_app
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -17,7 +18,7 @@ LEAVING = ("AbortError", "Connection errored out")  # what Gradio says as a page
 expect.set_options(timeout=20_000)  # most waits are short; machines that test are busy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     "A headless Chromium; without one the tests are skipped, or fail where DOCSTRAL_REQUIRE_BROWSER=1."
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -32,14 +33,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Iterator[Model]:
     "A scripted Mistral API."
     with Model() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(model: Model, browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     "The address of the app."
     settings = {"DOCSTRAL_MISTRAL_URL": model.url, "MISTRAL_API_KEY": "a-key-for-loopback"}

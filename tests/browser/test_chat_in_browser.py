@@ -2,8 +2,9 @@
 
 import re
 
-from pages import Model, answered, ask, field
 from playwright.sync_api import Page, expect
+
+from .pages import Model, answered, ask, field
 
 BANNER = "Unofficial demo. Sources cited. Licenses respected."
 

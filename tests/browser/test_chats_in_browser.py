@@ -1,7 +1,8 @@
 "Chats and whose they are, in a real browser."
 
-from pages import NewReader, answered, ask, open_app
 from playwright.sync_api import Page, expect
+
+from .pages import NewReader, answered, ask, open_app
 
 
 def test_a_reload_keeps_the_chats_and_they_open_as_they_were(page: Page) -> None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pages import Model, NewReader, answered, ask, open_app, running_app
 from playwright.sync_api import expect
+
+from .pages import Model, NewReader, answered, ask, open_app, running_app
 
 
 def test_a_provider_that_is_gone_and_a_server_that_starts_again(

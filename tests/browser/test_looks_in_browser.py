@@ -4,8 +4,9 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from pages import Model, NewReader, answered, ask, field, open_app
 from playwright.sync_api import Browser, Page, expect
+
+from .pages import Model, NewReader, answered, ask, field, open_app
 
 BANNER = "Unofficial demo. Sources cited. Licenses respected."
 

@@ -2,8 +2,9 @@
 
 import re
 
-from pages import answered, ask, field
 from playwright.sync_api import Page, expect
+
+from .pages import answered, ask, field
 
 
 def test_the_metrics_count_as_one_looks(page: Page) -> None:
