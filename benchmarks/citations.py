@@ -1,16 +1,15 @@
 """What citations cost, in CPU time a token: reading the stream, and checking the finished answer.
 
-    python benchmarks/citations.py [--rounds 9]
+    python -m benchmarks.citations [--rounds 9]
 
 A token is what a model sends at a time: a short word with the space before it. The ratio is to a bare loop that joins
 the same tokens. The check is made once, at the end of an answer, and divided by the answer's tokens.
 """
 
-import argparse
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 
+from benchmarks.bench import Table, alternate, main, ratios
 from docstral.citations import CitationReader
 from docstral.support import _evidence, check
 from docstral.types import Passage
@@ -37,44 +36,38 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"\s?\w{1,6}|\s|[^\w\s]", text)
 
 
-def cpu(work: Callable[[], object], rounds: int) -> float:
-    "The least CPU seconds of some rounds of work."
-    seconds = []
-    for _ in range(rounds):
-        began = time.process_time()
-        work()
-        seconds.append(time.process_time() - began)
-    return min(seconds)
+def read(sent: list[str], passages: list[Passage]) -> tuple[CitationReader, str]:
+    "An answer's tokens through the reader, and what readers see of them."
+    reader = CitationReader(len(passages))
+    return reader, "".join(map(reader.feed, sent)) + reader.close()
 
 
-def main() -> None:
-    "Print microseconds a token for answers of two lengths."
-    parser = argparse.ArgumentParser(description="The cost of citations, in CPU time a token.")
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
-    passages = [Passage(f"p{number}.md::0", "Streaming", "", "", f"{number}. {PAGE}", 1.0) for number in range(6)]
+def costs(text: str, passages: list[Passage], rounds: int) -> Table:
+    "The table for one answer."
+    sent = tokens(text)
+    reader, shown = read(sent, passages)
+
+    def verify() -> None:
+        _evidence.cache_clear()  # as for passages that no answer has cited before
+        check(shown, passages, reader.order, reader.marks)
+
+    works = {
+        "a bare loop that joins": lambda: "".join(piece for piece in sent),
+        "reading the stream": lambda: read(sent, passages),
+        "checking the answer": verify,
+    }
+    found = {name: seconds / len(sent) * 1e6 for name, seconds in alternate(works, rounds).items()}
+    found["both"] = found["reading the stream"] + found["checking the answer"]
+    title = f"{len(sent)} tokens, {len(reader.marks)} citations"
+    return ratios(title, "µs of CPU a token", found, "a bare loop that joins")
+
+
+def measure(rounds: int) -> Iterator[Table]:
+    "A short answer and one of three times its length."
+    passages = [Passage(str(number), "Streaming", "", "", f"{number} {PAGE}", 1.0) for number in range(6)]
     for times in (1, 3):
-        sent = tokens(TEXT * times)
-
-        def read(sent: list[str] = sent) -> tuple[CitationReader, str]:
-            reader = CitationReader(len(passages))
-            return reader, "".join(map(reader.feed, sent)) + reader.close()
-
-        reader, shown = read()
-        count = len(sent)
-        bare = cpu(lambda sent=sent: "".join(piece for piece in sent), rounds) / count * 1e6  # type: ignore[misc]
-        reading = cpu(read, rounds) / count * 1e6
-
-        def verify(shown: str = shown, reader: CitationReader = reader) -> None:
-            _evidence.cache_clear()  # as for passages that no answer has cited before
-            check(shown, passages, reader.order, reader.marks)
-
-        checking = cpu(verify, rounds) / count * 1e6
-        print(
-            f"{count} tokens, {len(reader.marks)} citations: reading {reading:.2f} us a token, checking {checking:.2f},"
-            f" together {reading + checking:.2f}; a bare loop {bare:.3f} ({(reading + checking) / bare:.0f} times)"
-        )
+        yield costs(TEXT * times, passages, rounds)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, rounds=(40, 10, 1))

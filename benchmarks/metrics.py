@@ -1,19 +1,20 @@
 """What the metrics cost as the history grows: reading by window, Prometheus' text, recording.
 
-    python benchmarks/metrics.py [--rows 10000 1000000 10000000] [--days 1]
+    python -m benchmarks.metrics [--rows 10000 1000000 10000000] [--days 1]
 
 All rows lie within the last `days`, spread evenly over four providers and six models: one day is the hardest case for
-the 24-hour window. Reading is the fastest of fifteen in wall-clock milliseconds, since other work
-only adds to it; recording is CPU. Databases are made in a temporary folder (45 bytes a row) and deleted.
+the 24-hour window. Reading is the fastest of fifteen in wall-clock milliseconds, since other work only adds to it;
+recording is CPU, for an answer of 200 tokens. The ratios are to one bare scan of the same rows, which adds up the cost
+of the last 24 hours, and to a bare insert of one row. Databases are made in a temporary folder and deleted.
 """
 
-import argparse
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+from benchmarks.bench import Table, alternate, cpu, main, ratios, wall
 from docstral.metrics import WINDOWS, disk, roll_up, series, totals
 from docstral.receipt import Meter
 from docstral.recorder import Recorder
@@ -36,62 +37,59 @@ FROM range({rows})
 """
 
 
-def fastest(work: Callable[[], object], rounds: int = 15) -> float:
-    "Milliseconds of the fastest of some rounds."
-    work()
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds) * 1000
+SCAN = "SELECT sum(cost) FROM requests WHERE created > now() - INTERVAL 1 DAY"
 
 
-def recording(recorder: Recorder, count: int = 5_000) -> float:
-    "CPU milliseconds to record one answer with 200 pieces, the writing of its row included."
+def reading(store: Store, recorder: Recorder, rounds: int) -> dict[str, float]:
+    "Wall-clock milliseconds of what readers and Prometheus ask for."
+    works: dict[str, Callable[[], object]] = {"a bare scan": lambda: store.read(SCAN)}
+    works |= {f"totals, {name}": partial(totals, store, window) for name, window in WINDOWS.items()}
+    works["plots, 24h by model"] = lambda: series(store, "24h", by_model=True)
+    works["Prometheus' text"] = lambda: recorder.exposition.text("")
+    alternate(works, 1, wall)  # once to warm up
+    return {name: seconds * 1000 for name, seconds in alternate(works, rounds, wall).items()}
+
+
+def recording(store: Store, recorder: Recorder, count: int) -> dict[str, float]:
+    "CPU milliseconds to record an answer with 200 tokens, the writing of its row included, beside a bare insert."
     meter = Meter("mistral", "mistral-small-latest")
     meter.ask()
     for _ in range(200):
         meter.text()
     citations = [Citation(1, "a", 0, 5, 1.0)]
     receipt = meter.receipt([], "text", [], citations)
-    began = time.process_time()
-    for number in range(count):
-        recorder.record(Turn("u", "c", f"msg_{number:024}", "?", "!", "cited", receipt, citations=citations), meter)
-    recorder.store.flush()
-    return (time.process_time() - began) / count * 1000
+
+    def record() -> None:
+        for number in range(count):
+            turn = Turn("u", "c", f"msg_{number:024}", "?", "!", "cited", receipt, citations=citations)
+            recorder.record(turn, meter)
+        store.flush()
+
+    def insert() -> None:
+        row = "INSERT INTO bare VALUES (now(), 'm', 'mistral', 'cited', 0.1, 0.2, 3)"
+        store.write(lambda connection: [connection.execute(row) for _ in range(count)]).result()
+
+    create = "CREATE TABLE bare (a TIMESTAMPTZ, b TEXT, c TEXT, d TEXT, e DOUBLE, f DOUBLE, g INTEGER)"
+    store.write(lambda connection: connection.execute(create) and None).result()
+    return {name: cpu(work) / count * 1000 for name, work in {"a bare insert": insert, "an answer": record}.items()}
 
 
-def measure(rows: int, days: float) -> dict[str, float]:
-    "All figures for one size."
-    with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "docstral.duckdb") as store:
-        store.write(lambda connection: connection.execute(FILL.format(rows=rows, days=days)) and None).result()
-        found: dict[str, float] = {}
-        began = time.perf_counter()
-        store.write(lambda connection: roll_up(connection, datetime.now(UTC), days=90)).result()
-        found["add up all, s"] = time.perf_counter() - began
-        for name, window in WINDOWS.items():
-            found[f"{name}, ms"] = fastest(lambda window=window: totals(store, window))  # type: ignore[misc]
-        found["series 24h, ms"] = fastest(lambda: series(store, "24h", by_model=True))
-        recorder = Recorder(store)
-        found["record, ms CPU"] = recording(recorder)
-        found["text, ms"] = fastest(lambda: recorder.exposition.text(""))
-        store.write(lambda connection: None).result()
-        found["file, MB"] = disk(store)["bytes"] / 1e6
-        return found
-
-
-def main() -> None:
-    "Measure and print."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
-    parser.add_argument("--days", type=float, default=1)
-    arguments = parser.parse_args()
-    columns = {rows: measure(rows, arguments.days) for rows in arguments.rows}
-    print(f"{'requests':18}" + "".join(f"{rows:>14,}" for rows in columns))
-    for name in next(iter(columns.values())):
-        print(f"{name:18}" + "".join(f"{found[name]:>14.2f}" for found in columns.values()))
+def measure(rows: list[int], days: float, rounds: int, answers: int) -> Iterator[Table]:
+    "Two tables for each size."
+    for count in rows:
+        with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "docstral.duckdb") as store:
+            store.write(lambda connection, count=count: connection.execute(FILL.format(rows=count, days=days))).result()
+            adding = wall(
+                lambda store=store: store.write(lambda base: roll_up(base, datetime.now(UTC), days=90)).result()
+            )
+            recorder = Recorder(store)
+            found, size = reading(store, recorder, rounds), disk(store)["bytes"] / 1e6
+            note = f"Adding up all days anew takes {adding:.2f} s; the file has {size:.1f} MB."
+            yield ratios(f"Reading, {count:,} requests", "ms", found, "a bare scan", note)
+            written = recording(store, recorder, answers)
+            yield ratios(f"Recording, {count:,} requests before", "ms of CPU", written, "a bare insert")
 
 
 if __name__ == "__main__":
-    main()
+    sizes = [10_000, 1_000_000, 10_000_000], [10_000, 1_000_000], [1_000]
+    main(__doc__, measure, rows=sizes, days=(1.0, 1.0, 1.0), rounds=(15, 15, 1), answers=(5_000, 2_000, 50))

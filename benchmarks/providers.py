@@ -1,59 +1,23 @@
 """What a streamed token costs in the provider, beside a bare loop over the same bytes in the same run.
 
-    python benchmarks/providers.py [--tokens 2000] [--rounds 5] [--interval 0.5]
+    python -m benchmarks.providers [--tokens 2000] [--rounds 5] [--interval 0.5]
 
-A server in a process of its own streams tokens one by one, each in a write of its own; this process reads them. The
-bare loop is aiohttp and orjson and nothing else. Figures are CPU milliseconds of this process for each token, the least
-of the rounds: a machine's load moves them less than it moves the clock, and the ratio less still.
+A server in a process of its own streams tokens one by one, so many milliseconds apart, each in a write of its own; this
+process reads them. The bare loop is aiohttp and orjson and nothing else. Figures are the CPU of this process for each
+token, the least of the rounds.
 """
 
-import argparse
 import asyncio
-import multiprocessing
-import time
-from collections.abc import Awaitable, Callable
-from multiprocessing.connection import Connection
+from collections.abc import Awaitable, Callable, Iterator
 
 import aiohttp
 import orjson
-from aiohttp import web
 
+from benchmarks.bench import Table, alternate, main, ratios, upstream
 from docstral.providers.attempts import Attempts
 from docstral.providers.base import Request, Text
 from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
-
-
-def event(text: str, reason: str | None = None) -> bytes:
-    "One server-sent event as Mistral's API sends it."
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
-    chunk = {"id": "c" * 32, "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
-
-
-def serve(told: Connection, tokens: int, seconds: float) -> None:
-    "The server: runs until it is ended, tells its port."
-
-    async def complete(request: web.Request) -> web.StreamResponse:
-        await request.read()
-        reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await reply.prepare(request)
-        for number in range(tokens):
-            await reply.write(event(f" word{number}"))
-            await asyncio.sleep(seconds)
-        await reply.write(event("", "stop") + b"data: [DONE]\n\n")
-        return reply
-
-    async def run() -> None:
-        application = web.Application()
-        application.router.add_post("/v1/chat/completions", complete)
-        runner = web.AppRunner(application)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        told.send(runner.addresses[0][1])
-        await asyncio.Event().wait()
-
-    asyncio.run(run())
 
 
 async def bare(url: str) -> int:
@@ -88,42 +52,23 @@ async def attempts(url: str) -> int:
     return count
 
 
-def measure(work: Callable[[str], Awaitable[int]], url: str, tokens: int) -> float:
-    "CPU milliseconds for each token."
+def measure(tokens: int, rounds: int, interval: float) -> Iterator[Table]:
+    "One table: the bare loop, the provider, the provider with what stands around it."
 
-    async def timed() -> float:
-        began = time.process_time()
-        count = await work(url)
-        assert count == tokens, f"{count} tokens of {tokens} arrived"
-        return (time.process_time() - began) / tokens * 1000
+    def reading(work: Callable[[str], Awaitable[int]], url: str) -> Callable[[], None]:
+        async def read() -> None:
+            count = await work(url)
+            assert count == tokens, f"{count} tokens of {tokens} arrived"
 
-    return asyncio.run(timed())
+        return lambda: asyncio.run(read())
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--interval", type=float, default=0.5, help="milliseconds between tokens; 0: all at once")
-    options = parser.parse_args()
-    here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(there, options.tokens, options.interval / 1000), daemon=True
-    )
-    server.start()
-    url = f"http://127.0.0.1:{here.recv()}"
-    works = {"bare aiohttp + orjson": bare, "provider": provider, "provider + attempts": attempts}
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(options.rounds):  # in turn, so that all see the same machine
-        for name, work in works.items():
-            found[name].append(measure(work, url, options.tokens))
-    server.terminate()
-    server.join()
-    least = min(found["bare aiohttp + orjson"])
-    print(f"{'':24}ms of CPU a token   ratio")
-    for name, figures in found.items():
-        print(f"{name:24}{min(figures):17.3f}{min(figures) / least:8.2f}")
+    with upstream([f" word{number}" for number in range(tokens)], interval / 1000) as url:
+        works = {"bare aiohttp + orjson": bare, "provider": provider, "provider + attempts": attempts}
+        found = alternate({name: reading(work, url) for name, work in works.items()}, rounds)
+    title = f"{tokens:,} tokens, {interval:g} ms apart"
+    costs = {name: seconds / tokens * 1e6 for name, seconds in found.items()}
+    yield ratios(title, "µs of CPU a token", costs, "bare aiohttp + orjson")
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, measure, tokens=(2000, 1000, 50), rounds=(5, 3, 1), interval=(0.5, 0.5, 0.1))
