@@ -86,7 +86,7 @@ def listen(host: str, port: int) -> socket.socket:
         if not 0 <= port <= 65_535:
             raise OverflowError("ports go up to 65535")
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(address[0], socket.SOCK_STREAM)
+        bound = socket.socket(*address[:3])
     except (OSError, OverflowError) as error:
         raise ServerError(f"{host}:{port} is no address to listen on ({error}).") from error
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

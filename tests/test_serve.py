@@ -1,6 +1,8 @@
 "The server as a process: how it starts, how it ends, and what stands beside the pages."
 
+import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import pytest
 from helpers import DEADLINE, ROOT
 from mistral_server import Gate, Reply, ScriptedMistral
 
+from docstral.serve import listen
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -69,3 +72,22 @@ def test_wrong_methods_are_refused_beside_the_pages_too(server: subprocess.Popen
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
     assert refused.json()["error"]["code"] == "method_not_allowed"
     assert "text/html" in httpx2.get(f"http://127.0.0.1:{free_port}/").headers["content-type"]
+
+
+def test_small_pieces_of_an_answer_leave_at_once() -> None:
+    "Nagle's algorithm would hold each back until the reader's system confirms the one before: 40 ms on Linux."
+
+    async def accepted() -> bool:
+        reached = asyncio.get_running_loop().create_future()
+        with listen("127.0.0.1", 0) as bound:
+            async with await asyncio.start_server(
+                lambda reader, writer: reached.set_result(writer), sock=bound
+            ) as server:
+                _, out = await asyncio.open_connection(*server.sockets[0].getsockname())
+                writer = await reached
+                delays_nothing = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                for each in (writer, out):
+                    each.close()
+        return bool(delays_nothing)
+
+    assert asyncio.run(accepted())
