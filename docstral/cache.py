@@ -105,7 +105,7 @@ class EmbeddingCache:
     def vectors(self, digests: Sequence[str]) -> Vectors:
         "The vectors of texts that are known, by their hashes: shape (len(digests), dimension)."
         rows = self.store.read(
-            "SELECT digest, vector FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?))",
+            "SELECT digest, vector FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?::VARCHAR[]))",
             [self.name, list(digests)],
         )
         found = {digest: np.frombuffer(vector, dtype=np.float32) for digest, vector in rows}
@@ -114,14 +114,14 @@ class EmbeddingCache:
     def _known(self, digests: list[str]) -> set[str]:
         "Those of these hashes that the store has."
         rows = self.store.read(
-            "SELECT digest FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?))", [self.name, digests]
+            "SELECT digest FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?::VARCHAR[]))",
+            [self.name, digests],
         )
         return {digest for (digest,) in rows}
 
     def _embed_batch(self, batch: Mapping[str, str], attempts: int) -> int:
         "Embed some texts and store their vectors."
         vectors = patiently(lambda: self.embedder.embed(list(batch.values())), attempts)
-        rows = [self.name, list(batch), [vector.tobytes() for vector in vectors]]
-        insert = "INSERT INTO embeddings SELECT ?, unnest(?), unnest(?) ON CONFLICT DO NOTHING"
-        self.store.write(lambda connection: connection.execute(insert, rows) and None).result()
+        rows = [(self.name, digest, vector.tobytes()) for digest, vector in zip(batch, vectors, strict=True)]
+        self.store.write(lambda connection: connection.insert("embeddings", rows, known=True)).result()
         return len(batch)

@@ -120,10 +120,10 @@ def run_serve(arguments: argparse.Namespace) -> None:
 def searching(settings: Settings, choose: bool = False) -> Iterator[tuple[Any, Any]]:
     "A search over the settings' folders and the report of indexing them, with a progress bar; closed afterwards."
     from docstral.search import open_search
-    from docstral.store import Store
+    from docstral.store import open_store
 
     bar = Bar()
-    with Store(settings.data_dir / "docstral.duckdb") as store:
+    with open_store(settings) as store:
         try:
             opened = open_search(store, settings, choose, bar)
         finally:
@@ -226,10 +226,10 @@ def run_mcp(arguments: argparse.Namespace) -> None:
     "docstral mcp"
     from docstral.chat import ChatService
     from docstral.mcp import serve_stdio
-    from docstral.store import Store
+    from docstral.store import open_store
 
     settings = open_settings(arguments)
-    with Store(settings.data_dir / "docstral.duckdb") as store:
+    with open_store(settings) as store:
         service = ChatService(settings, store)
         service.load(progress=Bar())
         serve_stdio(service)

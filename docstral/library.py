@@ -25,7 +25,7 @@ from .exports import as_json, as_markdown, export_chat, import_chat
 from .prompt import fit
 from .reproduce import reproduce
 from .settings import Settings
-from .store import ChatRecord, Store, get_message, list_chats
+from .store import ChatRecord, get_message, list_chats, open_store
 from docstral.types import (
     ChatStarted,
     Citation,
@@ -153,7 +153,7 @@ class DocStral:
     def __init__(self, settings: Settings | None = None, user: str = "local", **changes: Any):
         self.settings = settings.but(**changes) if settings else Settings.load(**changes)
         self.user = user
-        self.store = Store(self.settings.data_dir / "docstral.duckdb")
+        self.store = open_store(self.settings)
         self._service = ChatService(self.settings, self.store)
         self._background: Background | None = None
         try:

@@ -261,8 +261,6 @@ def recent(store: Store, limit: int = 200) -> "pandas.DataFrame":
 # %% ../nbs/30_metrics.ipynb #cac309fd
 def disk(store: Store) -> dict[str, int]:
     "Bytes of the database and its log, and how many rows and hours of metrics it holds."
-    log = store.path.with_name(store.path.name + ".wal")
     [(rows,)] = store.read("SELECT count(*) FROM requests")
     [(hours,)] = store.read("SELECT count(*) FROM hours")
-    size = sum(path.stat().st_size for path in (store.path, log) if path.exists())
-    return {"bytes": size, "requests": rows, "hours": hours}
+    return {"bytes": store.engine.size(), "requests": rows, "hours": hours}

@@ -26,7 +26,7 @@ from .logs import configure
 from .mcp import serving
 from .settings import Settings
 from .snapshot import announced
-from .store import Store
+from .store import open_store
 from .types import DocStralError, ServerError
 
 if TYPE_CHECKING:
@@ -116,9 +116,9 @@ class Announcer:
 def serve(settings: Settings) -> None:
     "Serve until interrupted. Raises `DocStralError` where it cannot start, or where the index cannot be loaded."
     configure(settings.log_format, settings.log_level)
-    with listen(settings.host, settings.port) as bound, Store(settings.data_dir / "docstral.duckdb") as store:
+    with listen(settings.host, settings.port) as bound, open_store(settings) as store:
         address = f"http://{settings.host}:{bound.getsockname()[1]}"
-        print(f"DocStral is starting at {address}; data in {settings.data_dir}", flush=True)
+        print(f"DocStral is starting at {address}; data in {store.name}", flush=True)
         service, failures = ChatService(settings, store), []
 
         def loaded(error: DocStralError | None) -> None:

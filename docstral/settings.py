@@ -129,6 +129,12 @@ class Settings:
     requests_days: int = setting(
         90, "Days that the figures of each answer are kept; after that, sums by hour. At least 2"
     )
+    database_url: str = setting(
+        "",
+        "PostgreSQL server that holds the data instead of a file, as postgresql://user:password@host:5432/name: from the"
+        " environment only",
+        secret=True,
+    )
     mistral_api_key: str = setting("", "Mistral API key: from the environment only", secret=True)
     openai_api_key: str = setting("", "Key of the OpenAI-compatible server: from the environment only", secret=True)
 
@@ -148,6 +154,11 @@ class Settings:
         if self.requests_days < 2:
             raise SettingsError(
                 f"requests_days is {self.requests_days}; the last day needs single rows, so at least 2."
+            )
+        if self.database_url and not self.database_url.startswith(("postgresql://", "postgres://")):
+            raise SettingsError(  # without repeating it: it may hold a password
+                "DOCSTRAL_DATABASE_URL does not begin with postgresql://.",
+                "Write it as postgresql://user:password@host:5432/name, or leave it out to keep the data in a file.",
             )
         if unknown := [name for name in self.fallback if name not in PROVIDERS]:
             raise SettingsError(f"fallback holds {unknown[0]!r}; it can hold {', '.join(PROVIDERS)}.")
@@ -202,7 +213,7 @@ def _read_line(kind: type[Settings], path: Path, name: str, text: str) -> Any:
     "One line of the ini file, checked."
     public = {field_.name: field_ for field_ in fields(kind) if not field_.metadata["secret"]}
     if name not in public:
-        if "key" in name:
+        if "key" in name or name in {field_.name for field_ in fields(kind)}:
             raise SettingsError(f"{path} holds {name}: secrets belong in the environment ({variable(name)}).")
         raise SettingsError(f"{path} holds {name}, which is no setting. There are: {', '.join(public)}.")
     return read_value(f"{name} in {path}", text, public[name].type, public[name].metadata["choices"])

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Event', 'ChatStarted', 'Sources', 'Delta', 'Notice',
            'Done', 'Failed', 'DocStralError', 'SettingsError', 'QuestionError', 'TooLargeError', 'NotFoundError',
-           'CorpusError', 'StoreError', 'StoreLockedError', 'SearchIndexError', 'IndexNotReadyError', 'ServerError',
-           'ProviderError', 'KeyMissingError', 'KeyRejectedError', 'ForbiddenError', 'PaymentError',
-           'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError', 'RateLimitedError',
-           'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError', 'ProviderTimeoutError',
-           'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError', 'MalformedError',
-           'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'EngineError', 'as_error']
+           'CorpusError', 'StoreError', 'StoreLockedError', 'StoreUnreachableError', 'SearchIndexError',
+           'IndexNotReadyError', 'ServerError', 'ProviderError', 'KeyMissingError', 'KeyRejectedError',
+           'ForbiddenError', 'PaymentError', 'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError',
+           'RateLimitedError', 'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError',
+           'ProviderTimeoutError', 'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError',
+           'MalformedError', 'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'EngineError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -228,6 +228,13 @@ class StoreError(DocStralError):
 class StoreLockedError(StoreError):
     code, status = "store_locked", 503
     default_action = "Stop the other process, or set DOCSTRAL_DATA_DIR to another folder for this one."
+
+
+class StoreUnreachableError(StoreError):
+    code, status, retryable = "store_unreachable", 503, True
+    default_action = (
+        "Try again in a few seconds; if it stays, see that the PostgreSQL server runs (DOCSTRAL_DATABASE_URL)."
+    )
 
 
 class SearchIndexError(DocStralError):

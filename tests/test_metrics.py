@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import quantiles
 
-import duckdb
 import pytest
 
 import docstral.schema as module
@@ -13,7 +12,7 @@ from docstral.exposition import MOST_NAMES, Exposition
 from docstral.metrics import MOST_MODELS, WINDOWS, disk, roll_up, series, totals
 from docstral.receipt import Meter
 from docstral.recorder import Recorder
-from docstral.schema import MIGRATIONS, migrate
+from docstral.schema import MIGRATIONS
 from docstral.store import Store, Turn
 from docstral.types import Citation, Receipt
 
@@ -127,16 +126,15 @@ def test_a_clock_that_is_set_back_moves_no_answer_into_an_hour_that_is_over(empt
     assert totals(empty)["total"] == 101
 
 
-def test_rows_of_an_older_version_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_an_older_version_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = "SELECT now() AS created, 'msg_1' AS message_id, 'ada' AS user_id, 2.5 AS seconds"
-    with duckdb.connect() as connection:
-        monkeypatch.setattr(module, "MIGRATIONS", MIGRATIONS[:2])
-        migrate(connection)
-        connection.execute(f"INSERT INTO requests BY NAME {row}")
-        monkeypatch.undo()
-        migrate(connection)
-        found = connection.execute("SELECT message_id, seconds, retries FROM requests").fetchall()
-    assert found == [("msg_1", 2.5, None)]
+    path = tmp_path / "docstral.duckdb"
+    monkeypatch.setattr(module, "MIGRATIONS", MIGRATIONS[:2])
+    with Store(path) as store:
+        store.write(lambda connection: connection.execute(f"INSERT INTO requests BY NAME {row}") and None).result()
+    monkeypatch.undo()
+    with Store(path) as store:
+        assert store.read("SELECT message_id, seconds, retries FROM requests") == [("msg_1", 2.5, None)]
 
 
 def test_labels_name_no_visitor_and_stay_few() -> None:

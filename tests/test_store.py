@@ -1,4 +1,4 @@
-"The database: what was acknowledged is kept, what is another's stays hidden, and errors say what to do."
+"The database, on both engines: what was acknowledged is kept, what is another's stays hidden, errors say what to do."
 
 import os
 import signal
@@ -9,20 +9,21 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import duckdb
 import pytest
 from helpers import DEADLINE, ROOT
 
 from docstral import schema as module
-from docstral.schema import migrate
+from docstral.engines.duckdb import Connection, connect
+from docstral.schema import FIRST_ON_SERVER, MIGRATIONS, ON_SERVER, migrate
+from docstral.settings import Settings
 from docstral.store import (
     Store,
     Turn,
-    connect,
     get_chat,
     get_message,
     list_chats,
     list_messages,
+    open_store,
     save_turn,
 )
 from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
@@ -43,9 +44,9 @@ def save(store: Store, *turns: Turn) -> None:
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Store]:
+def empty(place: Settings) -> Iterator[Store]:
     "A new database."
-    with Store(tmp_path / "new" / "docstral.duckdb") as store:
+    with open_store(place) as store:
         yield store
 
 
@@ -59,17 +60,27 @@ def process() -> Iterator[list[subprocess.Popen[str]]]:
         each.communicate()
 
 
-def start(code: str, path: Path) -> subprocess.Popen[str]:
-    "A program of these lines, with the path of a database."
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, env=environment)
+def start(code: str, place: Settings) -> subprocess.Popen[str]:
+    "A program of these lines that opens this database."
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "DOCSTRAL_DATA_DIR": str(place.data_dir),
+        "DOCSTRAL_DATABASE_URL": place.database_url,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def test_a_turn_comes_back_as_it_was(empty: Store) -> None:
-    written = turn(sources=[PASSAGE], citations=[Citation(1, "a.md::0", 0, 4, 0.75)], question="Où ça?\n\0")
+    written = turn(
+        sources=[PASSAGE], citations=[Citation(1, "a.md::0", 0, 4, 0.75)], question="Où ça?\n\0 🤖 '\"%s $1 ?"
+    )
     save(empty, written)
     question, answer = list_messages(empty, "ada", "chat_1")
-    assert (question.role, question.content, question.receipt) == ("user", "Où ça?\n\0", None)
+    zero = "\0" if empty.dialect == "duckdb" else "\ufffd"  # PostgreSQL's text cannot hold it
+    assert (question.role, question.receipt) == ("user", None)
+    assert question.content == f"Où ça?\n{zero} 🤖 '\"%s $1 ?"
     assert (answer.id, answer.content, answer.outcome) == (written.message_id, "So [1].", "cited")
     assert answer.sources and answer.sources[0]["text"] == PASSAGE.text
     assert answer.citations == [asdict(written.citations[0])]
@@ -94,7 +105,7 @@ def test_another_users_chat_is_not_found(empty: Store) -> None:
 
 
 def test_a_write_that_fails_leaves_nothing(empty: Store) -> None:
-    def change(connection: duckdb.DuckDBPyConnection) -> None:
+    def change(connection: Connection) -> None:
         save_turn(connection, turn())
         raise ValueError("no")
 
@@ -167,11 +178,10 @@ def test_what_was_sent_and_what_failed_is_kept_with_the_answer(empty: Store) -> 
 
 
 WRITER = """
-import sys
-from pathlib import Path
-from docstral.store import Store, Turn, save_turn
-from docstral.types import Receipt, new_id
-store = Store(Path(sys.argv[1]))
+from docstral.settings import Settings
+from docstral.store import Turn, open_store, save_turn
+from docstral.types import Receipt
+store = open_store(Settings.load())
 for number in range(100_000):
     turn = Turn("ada", "chat_1", f"msg_{number:06}", "How?", "So.", "uncited", Receipt("x", "y"))
     store.write(lambda connection: save_turn(connection, turn)).result()
@@ -179,8 +189,8 @@ for number in range(100_000):
 """
 
 
-def test_a_killed_process_loses_no_acknowledged_turn(tmp_path: Path, process: list[subprocess.Popen[str]]) -> None:
-    writer = start(WRITER, tmp_path / "docstral.duckdb")
+def test_a_killed_process_loses_no_acknowledged_turn(place: Settings, process: list[subprocess.Popen[str]]) -> None:
+    writer = start(WRITER, place)
     process.append(writer)
     assert writer.stdout
     for line in writer.stdout:
@@ -190,7 +200,7 @@ def test_a_killed_process_loses_no_acknowledged_turn(tmp_path: Path, process: li
     rest = writer.stdout.read().split()
     writer.wait(DEADLINE)
     acknowledged = int(rest[-1]) if rest else 40
-    with Store(tmp_path / "docstral.duckdb") as store:
+    with open_store(place) as store:
         messages = list_messages(store, "ada", "chat_1")
     kept = {message.id for message in messages if message.role == "assistant"}
     assert {f"msg_{number:06}" for number in range(acknowledged + 1)} <= kept
@@ -199,9 +209,9 @@ def test_a_killed_process_loses_no_acknowledged_turn(tmp_path: Path, process: li
 
 HOLDER = """
 import sys
-from pathlib import Path
-from docstral.store import Store
-with Store(Path(sys.argv[1])):
+from docstral.settings import Settings
+from docstral.store import open_store
+with open_store(Settings.load()):
     print("open", flush=True)
     sys.stdin.read()
 """
@@ -211,15 +221,7 @@ def test_a_second_process_is_told_which_one_has_the_database(
     tmp_path: Path, process: list[subprocess.Popen[str]]
 ) -> None:
     path = tmp_path / "docstral.duckdb"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    process.append(holder)
+    process.append(holder := start(HOLDER, Settings(data_dir=tmp_path)))
     assert holder.stdout and holder.stdout.readline() == "open\n"
     with pytest.raises(StoreLockedError, match=f"process {holder.pid}") as error:
         Store(path)
@@ -253,36 +255,56 @@ def test_old_databases_are_brought_up_to_date_and_keep_their_chats(
         assert store.read("SELECT colour FROM chats") == [(None,)]
 
 
-def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "docstral.duckdb"
-    with Store(path) as store:
+def add_step(monkeypatch: pytest.MonkeyPatch, statements: str) -> None:
+    "A step that the next version takes, on both engines."
+    for name in ("MIGRATIONS", "ON_SERVER"):
+        monkeypatch.setattr(module, name, [*getattr(module, name), statements])
+
+
+def test_a_later_version_takes_the_steps_that_are_new(place: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(place) as store:
         save(store, turn())
-    steps = module.MIGRATIONS
-    monkeypatch.setattr(module, "MIGRATIONS", [*steps, "CREATE TABLE extra (a INTEGER); SELECT nonsense;"])
+    add_step(monkeypatch, "ALTER TABLE chats ADD COLUMN colour VARCHAR; UPDATE chats SET colour = 'orange';")
+    for _ in range(2):
+        with open_store(place) as store:
+            assert store.read("SELECT colour FROM chats") == [("orange",)]
+            assert store.read("SELECT max(number) FROM migrations") == [(len(MIGRATIONS) + 1,)]
+
+
+def test_a_migration_that_fails_changes_nothing(place: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(place) as store:
+        save(store, turn())
+    add_step(monkeypatch, "CREATE TABLE extra (a INTEGER); SELECT nonsense;")
     with pytest.raises(StoreError):
-        Store(path)
-    monkeypatch.setattr(module, "MIGRATIONS", steps)
-    with Store(path) as store:
+        open_store(place)
+    monkeypatch.undo()
+    with open_store(place) as store:
         assert len(list_messages(store, "ada", "chat_1")) == 2
         assert store.read("SELECT count(*) FROM information_schema.tables WHERE table_name = 'extra'") == [(0,)]
 
 
 def test_migrating_twice_does_nothing(empty: Store) -> None:
-    assert empty.write(migrate_again).result(DEADLINE) == 0
+    assert migrate(empty.engine) == 0
 
 
-def migrate_again(connection: duckdb.DuckDBPyConnection) -> int:
-    "Take the steps that are missing, which are none."
-    return migrate(connection)
-
-
-def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "docstral.duckdb"
-    with Store(path) as store:
+def test_a_database_of_a_later_version_is_left_alone(place: Settings) -> None:
+    with open_store(place) as store:
         store.write(lambda connection: connection.execute("INSERT INTO migrations VALUES (99, now())")).result()
-    with pytest.raises(StoreError, match="schema steps") as error:
-        Store(path)
+    with pytest.raises(StoreError, match="99 schema steps") as error:
+        open_store(place)
     assert "Upgrade" in error.value.action
+
+
+COLUMNS = """
+    SELECT table_name, column_name FROM information_schema.columns
+    WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position
+"""
+
+
+def test_both_engines_have_the_same_tables(place: Settings, tmp_path: Path) -> None:
+    assert FIRST_ON_SERVER + len(ON_SERVER) == 1 + len(MIGRATIONS)
+    with open_store(place) as store, Store(tmp_path / "file.duckdb") as file:
+        assert [tuple(row) for row in store.read(COLUMNS)] == file.read(COLUMNS)
 
 
 def test_a_file_that_is_no_database_says_so(tmp_path: Path) -> None:
@@ -325,8 +347,8 @@ def test_a_data_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "docstral.duckdb")
 
 
-def test_closing_writes_what_is_queued_and_can_be_done_twice(tmp_path: Path) -> None:
-    store = Store(tmp_path / "docstral.duckdb")
+def test_closing_writes_what_is_queued_and_can_be_done_twice(place: Settings) -> None:
+    store = open_store(place)
     turns = [turn(chat=f"chat_{number}") for number in range(10)]
     writes = [store.write(lambda connection, each=each: save_turn(connection, each)) for each in turns]
     store.close()
@@ -336,8 +358,8 @@ def test_closing_writes_what_is_queued_and_can_be_done_twice(tmp_path: Path) -> 
         list_chats(store, "ada")
 
 
-def test_writing_to_a_closed_database_says_so(tmp_path: Path) -> None:
-    store = Store(tmp_path / "docstral.duckdb")
+def test_writing_to_a_closed_database_says_so(place: Settings) -> None:
+    store = open_store(place)
     store.close()
     with pytest.raises(StoreError, match="closed"):
         save(store, turn())

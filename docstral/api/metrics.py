@@ -60,8 +60,7 @@ class Live(Collector):
             budget.add_metric([name], share)
         yield budget
         yield GaugeMetricFamily("docstral_ready", "1: the index is loaded", value=int(search is not None))
-        path = self.service.store.path
-        yield GaugeMetricFamily("docstral_database_bytes", "Size of the file", value=path.stat().st_size)
+        yield GaugeMetricFamily("docstral_database_bytes", "Size of the data", value=self.service.store.engine.size())
         if search:
             cache = search.embedder
             yield CounterMetricFamily("docstral_embedding_cache_hits", "Texts with known vectors", value=cache.hits)

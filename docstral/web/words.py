@@ -180,6 +180,7 @@ class FailureWords:
     failure_not_found = Word("This is not there any more", "Cela n'existe plus")
     failure_store = Word("The database does not work", "La base de données ne fonctionne pas")
     failure_store_locked = Word("The database is in use elsewhere", "La base de données est utilisée ailleurs")
+    failure_store_unreachable = Word("The database cannot be reached", "La base de données est injoignable")
     failure_index = Word("The search index does not work", "L'index de recherche ne fonctionne pas")
     failure_starting = Word("The index is still loading", "L'index est encore en cours de chargement")
     failure_stopping = Word("The server is stopping", "Le serveur s'arrête")
