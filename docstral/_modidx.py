@@ -758,6 +758,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'docstral.ranking.rows_with': ('ranking.html#rows_with', 'docstral/ranking.py'),
                                   'docstral.ranking.votes': ('ranking.html#votes', 'docstral/ranking.py')},
             'docstral.receipt': { 'docstral.receipt.Meter': ('receipt.html#meter', 'docstral/receipt.py'),
+                                  'docstral.receipt.Meter._estimate': ('receipt.html#meter._estimate', 'docstral/receipt.py'),
                                   'docstral.receipt.Meter.ask': ('receipt.html#meter.ask', 'docstral/receipt.py'),
                                   'docstral.receipt.Meter.receipt': ('receipt.html#meter.receipt', 'docstral/receipt.py'),
                                   'docstral.receipt.Meter.text': ('receipt.html#meter.text', 'docstral/receipt.py'),

@@ -115,9 +115,11 @@ def _parts(
 ) -> list[Part]:
     "The passages that are read, and so many of those that come before or next but are not."
     numbers = {passage.id: number for number, passage in enumerate(read, 1)}
-    best = {passage.id for passage in wanted}
+    best, most = {passage.id for passage in wanted}, len(read) + others
     parts: list[Part] = []
     for passage, place in search.order(ranking):
+        if len(parts) == most:
+            break
         number = numbers.get(passage.id, 0)
         if not number and not others:
             continue

@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from .mdx import outside_code
 from .models import estimate_tokens
@@ -47,6 +48,7 @@ def passage_block(passages: Sequence[Passage]) -> str:
 LOOKS_LIKE_MARK = re.compile(r"[<＜﹤‹]\s*([/／]?)\s*(?=[pｐ]\W*[aａ]\W*[sｓ]\W*[sｓ]\W*[aａ]\W*[gｇ])", re.IGNORECASE)
 
 
+@lru_cache(1024)  # the same passages are read again and again
 def _data(text: str) -> str:
     "A text of the corpus without anything that looks like a mark of ours, and without what cannot be seen."
     shown = "".join(

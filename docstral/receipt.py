@@ -79,6 +79,11 @@ class Meter:
             for name, begin, end in found
         ]
 
+    def _estimate(self, messages: Sequence[Message], answer: str) -> tuple[int, int]:
+        "Tokens in and out, where the provider did not report them."
+        sent = sum(estimate_tokens(message["content"]) for message in messages)
+        return sent, estimate_tokens(answer) + estimate_tokens(self.thought)
+
     def receipt(
         self,
         messages: Sequence[Message],
@@ -89,9 +94,8 @@ class Meter:
     ) -> Receipt:
         "The receipt of the answer as it is now."
         ended = time.perf_counter()
-        sent = sum(estimate_tokens(message["content"]) for message in messages)
         nothing = (0, 0) if self.first is None else None  # a request that failed before its first token is not billed
-        tokens_in, tokens_out = self.usage or nothing or (sent, estimate_tokens(answer) + estimate_tokens(self.thought))
+        tokens_in, tokens_out = self.usage or nothing or self._estimate(messages, answer)
         tokens_in, written = tokens_in + self.beside[0], tokens_out
         tokens_out += self.beside[1]
         writing = (self.last or 0) - (self.first or 0)

@@ -8,7 +8,7 @@ __all__ = ['plain_number', 'Record']
 # %% ../nbs/28_record.ipynb #38774152
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from .explain import Explanation
@@ -51,9 +51,8 @@ class Record:
 
     def account(self, meter: Meter, messages: Sequence[Message]) -> dict[str, Any]:
         "How the answer came about. The prompt stands in the request where one was sent."
-        found = self.explanation
         return {
-            "search": asdict(found) if found else None,
+            "search": self.explanation,
             "prompt": [] if self.request.get("body") else list(messages),
             "stages": meter.timeline(),
             "attempts": self.attempts,
