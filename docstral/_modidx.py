@@ -500,6 +500,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'docstral.metrics._first': ('metrics.html#_first', 'docstral/metrics.py'),
                                   'docstral.metrics.add_up': ('metrics.html#add_up', 'docstral/metrics.py'),
                                   'docstral.metrics.added_up': ('metrics.html#added_up', 'docstral/metrics.py'),
+                                  'docstral.metrics.begun': ('metrics.html#begun', 'docstral/metrics.py'),
                                   'docstral.metrics.bucket_of': ('metrics.html#bucket_of', 'docstral/metrics.py'),
                                   'docstral.metrics.disk': ('metrics.html#disk', 'docstral/metrics.py'),
                                   'docstral.metrics.figures': ('metrics.html#figures', 'docstral/metrics.py'),

@@ -107,16 +107,19 @@ def search_chats(store: Store, user_id: str, text: str, limit: int = 50) -> list
     in_title = " AND ".join([HAS.format("chats.title")] * len(words))
     in_message = " AND ".join([HAS.format("messages.content")] * len(words))
     rows = store.read(
-        f"SELECT chats.id, title, chats.created, updated, messages.id, content, ({in_message}) AS here"
-        " FROM chats JOIN messages ON chat_id = chats.id AND replaced IS NULL"
-        f" WHERE user_id = ? AND deleted IS NULL AND (here OR ({in_title}))"
-        " QUALIFY row_number() OVER (PARTITION BY chats.id ORDER BY here DESC, turn DESC, role DESC) = 1"
-        " ORDER BY updated DESC, chats.id DESC LIMIT ?",
-        [*words, user_id, *words, limit],
+        f"""SELECT chat, title, created, updated, message, content FROM (
+            SELECT *, row_number() OVER (PARTITION BY chat ORDER BY here DESC, turn DESC, role DESC) AS place FROM (
+                SELECT chats.id AS chat, title, chats.created, updated, messages.id AS message, content, turn, role,
+                    ({in_message}) AS here, ({in_title}) AS titled
+                FROM chats JOIN messages ON chat_id = chats.id AND replaced IS NULL
+                WHERE user_id = ? AND deleted IS NULL) AS own
+            WHERE here OR titled) AS found
+        WHERE place = 1 ORDER BY updated DESC, chat DESC LIMIT ?""",
+        [*words, *words, user_id, limit],
     )
     return [
         FoundChat(chat_id, title, created, updated, message_id, snippet(content, words))
-        for chat_id, title, created, updated, message_id, content, _ in rows
+        for chat_id, title, created, updated, message_id, content in rows
     ]
 
 # %% ../nbs/39_chats.ipynb #3b611073
@@ -141,10 +144,10 @@ def rate(store: Store, user_id: str, message_id: str, rating: int, comment: str 
 
 # %% ../nbs/39_chats.ipynb #321f68a1
 TOTALS = """
-SELECT count(*), coalesce(sum((receipt->>'seconds')::DOUBLE), 0), coalesce(sum((receipt->>'tokens_in')::BIGINT), 0)::BIGINT,
+SELECT count(*), coalesce(sum((receipt->>'seconds')::DOUBLE PRECISION), 0), coalesce(sum((receipt->>'tokens_in')::BIGINT), 0)::BIGINT,
        coalesce(sum((receipt->>'tokens_out')::BIGINT), 0)::BIGINT,
        coalesce(bool_or((receipt->>'tokens_estimated')::BOOLEAN), FALSE),
-       coalesce(sum((receipt->>'cost')::DOUBLE), 0), count(*) FILTER (receipt->>'cost' IS NULL)
+       coalesce(sum((receipt->>'cost')::DOUBLE PRECISION), 0), count(*) FILTER (WHERE receipt->>'cost' IS NULL)
 FROM messages WHERE chat_id = ? AND role = 'assistant'
 """
 

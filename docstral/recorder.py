@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from .exposition import Exposition
 from .logs import note
-from .metrics import added_up, roll_up
+from .metrics import added_up, begun, roll_up
 from .receipt import Meter
 from .store import Store, Turn
 
@@ -93,7 +93,7 @@ class Recorder:
 
     def _add_up(self, now: datetime) -> None:
         "With the first answer of an hour: add up those before, once what waits to be written is written."
-        hour = now.replace(minute=0, second=0, microsecond=0)
+        hour = begun(now)
         if hour != self._hour:
             self._hour = hour
             self.store.flush(wait=False)

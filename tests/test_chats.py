@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -27,7 +26,8 @@ from docstral.chats import (
     snippet,
 )
 from docstral.exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat
-from docstral.store import Store, Turn, get_chat, get_message, list_chats, list_messages, save_turn
+from docstral.settings import Settings
+from docstral.store import Store, Turn, get_chat, get_message, list_chats, list_messages, open_store, save_turn
 from docstral.titles import LONGEST_TITLE, title_of
 from docstral.types import Citation, Event, NotFoundError, Passage, QuestionError, Receipt, new_id
 
@@ -37,9 +37,9 @@ RECEIPT = Receipt("mistral", "small", 1.5, tokens_in=100, tokens_out=20, cost=0.
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Store]:
-    "A new database."
-    with Store(tmp_path / "new" / "docstral.duckdb") as store:
+def empty(place: Settings) -> Iterator[Store]:
+    "A new database, on each engine."
+    with open_store(place) as store:
         yield store
 
 
@@ -258,6 +258,8 @@ def test_search_knows_no_case_and_no_accents(empty: Store) -> None:
     assert found("STREAM") == found("set stream") == ["chat_2"]
     assert found("100 %") == found("e_t") == ["chat_2"] and found("%") == ["chat_2"] and found("_x") == []
     assert found("clé stream") == found("absent") == found(" ") == []
+    say(empty, "ПОТОК ΡΟΉ", "🤖", chat="chat_3")
+    assert found("поток ροη") == found("🤖") == ["chat_3"]
     rename_chat(empty, "ada", "chat_2", "Zebra")
     assert found("zebra") == ["chat_2"]
     with pytest.raises(QuestionError):
