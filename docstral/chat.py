@@ -22,6 +22,7 @@ from .collection import Progress
 from .draft import Draft
 from .explain import explain
 from .followups import rewrite, search_text, stands_alone
+from .health import SharedHealth
 from .models import estimate_tokens
 from .prompt import build_messages, fit, refusal
 from .providers.attempts import Attempts
@@ -46,7 +47,7 @@ from .question import LONGEST_QUESTION as LONGEST_QUESTION
 from .question import Question as Question
 from .question import again, as_history
 from .ranking import language_of
-from .search import Search, open_search
+from .search import Search, newer_search, open_search
 from .settings import Settings
 from .store import Store, Turn, list_messages, save_turn
 from .traces import Tracing
@@ -79,7 +80,8 @@ class ChatService:
         self.tracing = Tracing(settings)
         self.search: Search | None = None
         self.failure: DocStralError | None = None  # why the search could not be loaded
-        self.attempts = Attempts(settings, self.provider)
+        make_health = partial(SharedHealth, store=store) if store.shared else None
+        self.attempts = Attempts(settings, self.provider, make_health=make_health)
         self._providers: dict[str, Provider] = {}
 
     def load(self, choose: bool = False, progress: Progress = lambda step, done, total: None) -> None:
@@ -91,6 +93,11 @@ class ChatService:
         except DocStralError as error:
             self.failure = error
             raise
+
+    def renew(self) -> None:
+        "Load what another copy of the app has indexed meanwhile. Blocks. Raises `DocStralError`."
+        if self.search and (newer := newer_search(self.store, self.settings, self.search)):
+            self.search = newer
 
     def warm(self) -> None:
         "Load the model of the settings' provider, if it runs here. Blocks for minutes. Raises `DocStralError`."

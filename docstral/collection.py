@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,16 @@ import orjson
 from .corpus import PAGES, Chunk, Page, Problem, find_files, read_folders, shipped_corpus, split_page
 from .installed import installed_pages
 from .cache import EmbeddingCache
-from .index import FORMAT, Index, make_index, read_index, write_index
+from docstral.index import (
+    FORMAT,
+    Index,
+    StoredVectors,
+    VectorIndex,
+    make_index,
+    make_vector_index,
+    read_index,
+    write_index,
+)
 from .settings import Settings
 from .store import Store
 from .types import CorpusError, SearchIndexError, StoreError
@@ -39,6 +49,11 @@ class Collection:
     signature: str  # of the files, as they were
     fingerprint: str  # of the chunks and their embedder
     threshold: float | None = None  # confidence below which it does not answer, once that was calibrated
+
+    @property
+    def index_name(self) -> str:
+        "What its index is called: another one for other chunks or another embedder."
+        return f"{self.id}-{self.fingerprint[:16]}"
 
 
 def find_collection(store: Store, folders: Sequence[Path]) -> Collection | None:
@@ -67,19 +82,25 @@ def folders_to_use(store: Store, settings: Settings) -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in orjson.loads(chosen[0][1]))
 
 # %% ../nbs/12_collection.ipynb #2dae0479
-def files_signature(folders: Sequence[Path], beside: Sequence[Page] = ()) -> str:
-    "A hash of every file's path in its folder, size and time of change, and of pages beside them: equal means nothing to read."
+def files_signature(folders: Sequence[Path], beside: Sequence[Page] = (), by_content: bool = False) -> str:
+    """A hash of every file's path in its folder, size and time of change, and of pages beside them: equal means nothing to read.
+
+    By content, it is the same on every machine that has the same files.
+    """
     seen = hashlib.sha256("\0".join([FORMAT, PAGES, *(page.digest for page in beside)]).encode())
     for number, folder in enumerate(folders):
         for path in find_files(folder):
             try:
-                state = path.stat()
+                state = _content(path) if by_content else f"{path.stat().st_size}\0{path.stat().st_mtime_ns}"
             except OSError:
                 continue
-            seen.update(
-                os.fsencode(path.relative_to(folder)) + f"\0{number}\0{state.st_size}\0{state.st_mtime_ns}\n".encode()
-            )
+            seen.update(os.fsencode(path.relative_to(folder)) + f"\0{number}\0{state}\n".encode())
     return seen.hexdigest()
+
+
+def _content(path: Path) -> str:
+    "SHA-256 of a file."
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def chunks_fingerprint(embedder: str, chunks: Sequence[Chunk]) -> str:
@@ -202,7 +223,7 @@ def prepare(
     if missing and (settings.docs or not stored):
         raise CorpusError(f"{missing[0]} is not a folder.")
     beside = installed_pages() if shipped_corpus().resolve() in [folder.resolve() for folder in folders] else []
-    signature = stored.signature if missing and stored else files_signature(folders, beside)
+    signature = stored.signature if missing and stored else files_signature(folders, beside, by_content=store.shared)
     if stored and (stored.signature, stored.embedder) == (signature, cache.name):
         if choose:
             _choose(store, stored.id)
@@ -221,6 +242,8 @@ def prepare(
     collection = Collection(
         collection_id(folders), names, cache.name, signature, chunks_fingerprint(cache.name, pieces)
     )
+    if stored and store.shared:
+        StoredVectors(store, stored.index_name).keep_alone()
     write_collection(store, collection, read, pieces, choose)
     return Report(names, len(read), len(pieces), embedded, time.perf_counter() - began, True, problems)
 
@@ -258,24 +281,36 @@ def _split(store: Store, collection: str, pages: Sequence[Page], progress: Progr
 def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> Index:
     "A collection's index: from its files, or made again from the store where they are missing or damaged."
     place = store.folder / "index"
-    folder = place / f"{collection.id}-{collection.fingerprint[:16]}"
+    folder = place / collection.index_name
+    stored = StoredVectors(store, collection.index_name) if store.shared else None
+    if stored is None or len(stored):
+        with suppress(SearchIndexError):
+            return read_index(folder, stored)
+    pages, chunks = read_pages(store, collection.id), read_chunks(store, collection.id)
+    if not chunks:
+        raise SearchIndexError(f"The database has no chunks of {', '.join(collection.folders)}.")
+    vectors = _make_vectors(stored, chunks, cache)
+    index = make_index(chunks, [pages[chunk.path].language for chunk in chunks], vectors)
     try:
-        return read_index(folder)
-    except SearchIndexError:
-        pages, chunks = read_pages(store, collection.id), read_chunks(store, collection.id)
-        if not chunks:
-            raise SearchIndexError(f"The database has no chunks of {', '.join(collection.folders)}.") from None
-        cache.fill({chunk.digest: chunk.search_text for chunk in chunks}, counted=False)
-        vectors = cache.vectors([chunk.digest for chunk in chunks])
-        index = make_index(chunks, [pages[chunk.path].language for chunk in chunks], vectors)
-        try:
-            write_index(folder, index)
-        except OSError as error:
-            raise StoreError(f"The index cannot be written to {folder}: {error.strerror or error}.") from error
-        for old in place.glob(f"{collection.id}-*"):
-            if old != folder:
-                shutil.rmtree(old, ignore_errors=True)
-        return index
+        write_index(folder, index)
+    except OSError as error:
+        raise StoreError(f"The index cannot be written to {folder}: {error.strerror or error}.") from error
+    for old in place.glob(f"{collection.id}-*"):
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return index
+
+
+def _make_vectors(stored: StoredVectors | None, chunks: Sequence[Chunk], cache: EmbeddingCache) -> VectorIndex:
+    "The chunks' vectors to search in: on the server, where another copy of the app may have put them, or in memory."
+    if stored is not None and len(stored) == len(chunks):
+        return stored
+    cache.fill({chunk.digest: chunk.search_text for chunk in chunks}, counted=False)
+    vectors = cache.vectors([chunk.digest for chunk in chunks])
+    if stored is None:
+        return make_vector_index(vectors)
+    stored.fill(vectors)
+    return stored
 
 # %% ../nbs/12_collection.ipynb #622a9796
 def forget_unused(store: Store, used: str) -> None:
@@ -285,7 +320,9 @@ def forget_unused(store: Store, used: str) -> None:
     gone = [
         identifier
         for identifier, folders in rows
-        if identifier not in kept and not any(Path(folder).is_dir() for folder in orjson.loads(folders))
+        if identifier not in kept
+        and not store.shared  # those of another machine may be there
+        and not any(Path(folder).is_dir() for folder in orjson.loads(folders))
     ]
 
     def remove(connection: Any) -> None:

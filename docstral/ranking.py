@@ -22,7 +22,7 @@ from .embed import Embedder
 from .glossary import in_english, other_makers
 from .index import K1, Index, word_scores
 from .terms import terms
-from .types import ProviderError, SettingsError
+from .types import ProviderError, SettingsError, StoreError
 
 # %% ../nbs/13_ranking.ipynb #d24f862f
 FRENCH = frozenset(
@@ -195,7 +195,7 @@ class Ranker:
         notice = ""
         try:
             chunks["vectors"] = self._near(question)
-        except ProviderError as error:  # another embedder's vectors would not do: words alone decide
+        except (ProviderError, StoreError) as error:  # another embedder's vectors would not do: words alone decide
             chunks["vectors"], notice = np.zeros(len(self.page_of)), f"{error} Words alone were searched for."
         clock.lap("vectors")
         weights = self._page_weights(spoken, language, source)

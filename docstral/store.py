@@ -11,7 +11,8 @@ __all__ = ['PLAIN', 'LISTED', 'ALL', 'log', 'Result', 'LATER', 'CHAT', 'Turn', '
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +123,21 @@ class Store:
                 f"The database {self.name} is not a file.", "Read it on its server (DOCSTRAL_DATABASE_URL)."
             )
         return self.engine.path
+
+    @property
+    def shared(self) -> bool:
+        "Whether other copies of the app may use it at the same time."
+        return self.dialect == "postgresql"
+
+    @contextmanager
+    def alone(self, work: str) -> Iterator[None]:
+        "A context for what one copy of the app does at a time: the others wait. Within it the store is used as ever."
+        if not self.shared:
+            yield
+            return
+        with self.engine.transaction() as connection:
+            connection.lock(work)
+            yield
 
     def write(self, change: Callable[[Connection], Result]) -> concurrent.futures.Future[Result]:
         "Queue `change(connection)`; it runs in one transaction, rolled back when it raises."
