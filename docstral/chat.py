@@ -23,6 +23,7 @@ from .draft import Draft
 from .explain import explain
 from .followups import rewrite, search_text, stands_alone
 from .health import SharedHealth
+from .limits import Limits
 from .models import estimate_tokens
 from .prompt import build_messages, fit, refusal
 from .providers.attempts import Attempts
@@ -82,6 +83,7 @@ class ChatService:
         self.failure: DocStralError | None = None  # why the search could not be loaded
         make_health = partial(SharedHealth, store=store) if store.shared else None
         self.attempts = Attempts(settings, self.provider, make_health=make_health)
+        self.limits = Limits(settings.answers, settings.answers_per_reader)
         self._providers: dict[str, Provider] = {}
 
     def load(self, choose: bool = False, progress: Progress = lambda step, done, total: None) -> None:
@@ -112,7 +114,7 @@ class ChatService:
             provider, model, engine = self.settings.provider, "", ""
         loaded = self.search
         return {
-            "status": "ok" if loaded else "failed" if self.failure else "starting",
+            "status": self._state(),
             "version": __version__,
             "provider": provider,
             "model": model,
@@ -121,6 +123,12 @@ class ChatService:
             "pages": len(loaded.pages) if loaded else 0,
             "chunks": len(loaded.chunks) if loaded else 0,
         }
+
+    def _state(self) -> str:
+        "Whether questions are answered, in one word."
+        if self.limits.stopping:
+            return "stopping"
+        return "ok" if self.search else "failed" if self.failure else "starting"
 
     def provider(self, name: str) -> Provider:
         "The provider of this name, made once."
@@ -144,46 +152,48 @@ class ChatService:
             await provider.close()
         await asyncio.to_thread(self.tracing.close)
 
-    async def ask(self, user_id: str, question: Question) -> AsyncGenerator[Event, None]:
+    async def ask(self, user_id: str, question: Question, address: str = "") -> AsyncGenerator[Event, None]:
         """Answer a question: `chat`, `sources`, `delta`s, then `done` or `error`.
 
-        Raises `DocStralError` before the first event where the question cannot be asked. Closing the generator stops
-        the answer; what was written by then is stored as stopped.
+        Raises `DocStralError` before the first event where the question cannot be asked, or not now: `address` is where
+        it comes from, nothing for this very process (`limits`). Closing the generator stops the answer; what was written
+        by then is stored as stopped.
         """
-        draft, provider, history = await self._accept(user_id, question)
-        question = draft.question
-        self.recorder.exposition.active.inc()
-        try:
-            yield ChatStarted(draft.chat_id, draft.message_id)
-            if question.rag:
-                await self._find(draft, provider, history)
-            yield Sources(draft.passages)
-            if draft.notice:
-                draft.record.notices.append(draft.notice)
-                yield Notice("words_only", draft.notice)
-            language = language_of(question.text)
-            if question.rag and not draft.answerable:
-                draft.meter.usage = (0, 0)
-                yield draft.show(refusal(draft.passages, language))
-            else:
-                draft.messages = build_messages(
-                    question.text, draft.passages, history, language, question.rag, draft.room[1]
-                )
-                async with aclosing(self._write(draft, provider, language)) as deltas:
-                    async for delta in deltas:
-                        yield delta
-            turn = draft.turn()
-            await self._save(draft, turn)
-        except (GeneratorExit, asyncio.CancelledError):
-            draft.meter.finish_reason = "stopped"
-            await self._save(draft, draft.turn("stopped"))
-            raise
-        except Exception as error:
-            yield await self._fail(draft, error)
-            return
-        finally:
-            self.recorder.exposition.active.dec()
-        yield Done(turn.message_id, turn.answer, turn.outcome, list(turn.citations), turn.receipt)
+        with self.limits.answer(user_id, address):
+            draft, provider, history = await self._accept(user_id, question)
+            question = draft.question
+            self.recorder.exposition.active.inc()
+            try:
+                yield ChatStarted(draft.chat_id, draft.message_id)
+                if question.rag:
+                    await self._find(draft, provider, history)
+                yield Sources(draft.passages)
+                if draft.notice:
+                    draft.record.notices.append(draft.notice)
+                    yield Notice("words_only", draft.notice)
+                language = language_of(question.text)
+                if question.rag and not draft.answerable:
+                    draft.meter.usage = (0, 0)
+                    yield draft.show(refusal(draft.passages, language))
+                else:
+                    draft.messages = build_messages(
+                        question.text, draft.passages, history, language, question.rag, draft.room[1]
+                    )
+                    async with aclosing(self._write(draft, provider, language)) as deltas:
+                        async for delta in deltas:
+                            yield delta
+                turn = draft.turn()
+                await self._save(draft, turn)
+            except (GeneratorExit, asyncio.CancelledError):
+                draft.meter.finish_reason = "stopped"
+                await self._save(draft, draft.turn("stopped"))
+                raise
+            except Exception as error:
+                yield await self._fail(draft, error)
+                return
+            finally:
+                self.recorder.exposition.active.dec()
+            yield Done(turn.message_id, turn.answer, turn.outcome, list(turn.citations), turn.receipt)
 
     async def _accept(self, user_id: str, question: Question) -> tuple[Draft, Provider, list[Message]]:
         "Check a question and make what its answer needs. Raises `DocStralError` where it cannot be asked."

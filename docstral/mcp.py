@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from . import __version__
+from .api.http import address_of
 from .chat import ChatService, Question
 from docstral.types import (
     Citation,
@@ -68,10 +69,10 @@ def find_passages(service: ChatService, question: str, k: int, language: str) ->
     return FoundPassages(passages=service.ready().passages(question, k, language=language))
 
 
-async def answer_question(service: ChatService, question: Question) -> CitedAnswer:
+async def answer_question(service: ChatService, question: Question, address: str = "") -> CitedAnswer:
     "Ask, and wait for the whole answer. Raises `DocStralError`."
     sources: list[Passage] = []
-    async with aclosing(service.ask("", question)) as events:
+    async with aclosing(service.ask("", question, address)) as events:
         async for event in events:
             match event:
                 case Sources():
@@ -132,8 +133,13 @@ def make_server(service: ChatService) -> "MCPServer[Any]":
     ) -> Annotated[CallToolResult, CitedAnswer]:
         "Answer a question from Mistral's documentation; each claim cites the passage that it comes from."
         key = (context.headers or {}).get("x-mistral-api-key", "")
+        asked = context.request_context.request  # none on standard input
         try:
-            return result(await answer_question(service, Question(question, api_key=key, keep=False)))
+            return result(
+                await answer_question(
+                    service, Question(question, api_key=key, keep=False), address_of(asked) if asked else ""
+                )
+            )
         except DocStralError as error:
             raise ToolError(f"{error} {error.action}") from error
 

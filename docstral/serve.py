@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -139,7 +140,7 @@ def serve(settings: Settings) -> None:
                 print(ready_line(address, service), flush=True)
 
         app = create_app(service, loaded, progress=Announcer())
-        server = make_server(app)
+        server = make_server(app, service)
         signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on: the store closes before the process ends
         with announced(settings.data_dir, address.replace("//0.0.0.0:", "//127.0.0.1:")) as app.state.snapshot_token:
             server.run(sockets=[bound])
@@ -147,15 +148,22 @@ def serve(settings: Settings) -> None:
             raise failures[0]
 
 
-def make_server(app: FastAPI) -> "uvicorn.Server":
-    "A server that stops the answers that pages are waiting for before it waits for their connections."
+def make_server(app: FastAPI, service: ChatService) -> "uvicorn.Server":
+    "A server that, told to stop, takes no more questions, lets the open answers end for some seconds, and stops the rest."
     import uvicorn
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.limits.stopping = True
+            ends = time.monotonic() + service.settings.stop_timeout
+            if service.limits.open:
+                print(f"DocStral is stopping: {service.limits.open} answers may end first.", flush=True)
+            while service.limits.open and time.monotonic() < ends and not self.force_exit:  # a second Ctrl+C forces it
+                await asyncio.sleep(0.05)
             stop_streams(app)
-            if desk := getattr(app.state, "desk", None):
-                await desk.close()
+            if pages := getattr(app.state, "pages", None):
+                await app.state.desk.close()
+                pages.stop_event.set()  # each open page holds a connection until it hears of this
             await super().shutdown(sockets)
 
     return Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5))

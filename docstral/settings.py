@@ -120,6 +120,9 @@ class Settings:
     request_timeout: float = setting(120.0, "Seconds for a whole answer")
     first_token_timeout: float = setting(30.0, "Seconds until an answer starts")
     stall_timeout: float = setting(20.0, "Seconds of silence within an answer")
+    answers: int = setting(512, "Answers written at once; one address gets half of the places that are left")
+    answers_per_reader: int = setting(8, "Answers written at once for one reader")
+    stop_timeout: float = setting(8.0, "Seconds that answers may go on when the server is told to stop")
     log_format: str = setting("text", "Lines of the log", "text", "json")
     log_level: str = setting("info", "What is logged, and all that is graver", "debug", "info", "warning", "error")
     traces_url: str = setting(
@@ -164,6 +167,9 @@ class Settings:
             raise SettingsError(f"fallback holds {unknown[0]!r}; it can hold {', '.join(PROVIDERS)}.")
         if self.passages < 1:
             raise SettingsError(f"passages is {self.passages}; an answer needs at least one.")
+        for name in ("answers", "answers_per_reader"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}; nobody could ask: give at least 1.")
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:

@@ -6,11 +6,12 @@
 __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Event', 'ChatStarted', 'Sources', 'Delta', 'Notice',
            'Done', 'Failed', 'DocStralError', 'SettingsError', 'QuestionError', 'TooLargeError', 'NotFoundError',
            'CorpusError', 'StoreError', 'StoreLockedError', 'StoreUnreachableError', 'SearchIndexError',
-           'IndexNotReadyError', 'ServerError', 'ProviderError', 'KeyMissingError', 'KeyRejectedError',
-           'ForbiddenError', 'PaymentError', 'ModelUnknownError', 'NoQuotaError', 'TooLongError', 'RequestRefusedError',
-           'RateLimitedError', 'UpstreamError', 'OverloadedError', 'PausedError', 'UnreachableError', 'TlsError',
-           'ProviderTimeoutError', 'SlowStartError', 'NotAnApiError', 'StalledError', 'ConnectionLostError',
-           'MalformedError', 'EmptyAnswerError', 'IncompleteError', 'BrokenOffError', 'EngineError', 'as_error']
+           'IndexNotReadyError', 'ServerError', 'BusyError', 'TooManyAnswersError', 'StoppingError', 'ProviderError',
+           'KeyMissingError', 'KeyRejectedError', 'ForbiddenError', 'PaymentError', 'ModelUnknownError', 'NoQuotaError',
+           'TooLongError', 'RequestRefusedError', 'RateLimitedError', 'UpstreamError', 'OverloadedError', 'PausedError',
+           'UnreachableError', 'TlsError', 'ProviderTimeoutError', 'SlowStartError', 'NotAnApiError', 'StalledError',
+           'ConnectionLostError', 'MalformedError', 'EmptyAnswerError', 'IncompleteError', 'BrokenOffError',
+           'EngineError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import secrets
@@ -247,6 +248,18 @@ class IndexNotReadyError(SearchIndexError):
 
 class ServerError(DocStralError):
     code, default_action = "server", "Choose another port with --port or DOCSTRAL_PORT."
+
+
+class BusyError(DocStralError):
+    code, status, retryable, default_action = "busy", 503, True, "Wait a few seconds and ask again."
+
+
+class TooManyAnswersError(BusyError):
+    code, status, default_action = "too_many_answers", 429, "Wait until one of them has ended, or stop one."
+
+
+class StoppingError(BusyError):
+    code, default_action = "stopping", "Ask again when it is back."
 
 # %% ../nbs/00_types.ipynb #e8220aaf
 class ProviderError(DocStralError):

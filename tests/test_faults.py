@@ -95,6 +95,7 @@ def running(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory
             mistral_api_key="owners-key",
             openai_url=server.url,
             openai_model="local-model",
+            answers_per_reader=100,
             request_timeout=20,
             first_token_timeout=0.5,
             stall_timeout=0.5,

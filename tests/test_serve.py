@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx2
 import pytest
-from helpers import DEADLINE, ROOT
+from helpers import DEADLINE, ROOT, eventually, read_events
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.serve import listen
@@ -20,11 +21,16 @@ from docstral.store import Store
 
 @pytest.fixture
 def server(
-    settings: Settings, mistral: ScriptedMistral, free_port: int, plain_environment: dict[str, str]
+    settings: Settings,
+    mistral: ScriptedMistral,
+    free_port: int,
+    plain_environment: dict[str, str],
+    request: pytest.FixtureRequest,
 ) -> Iterator[subprocess.Popen[str]]:
-    "The real app in a process of its own, ready, with a scripted Mistral behind it."
+    "The real app in a process of its own, ready, with a scripted Mistral behind it. Its parameter: more settings."
     own = {"DOCSTRAL_DATA_DIR": settings.data_dir, "DOCSTRAL_DOCS": settings.docs[0], "DOCSTRAL_PORT": free_port,
            "DOCSTRAL_MISTRAL_URL": mistral.url, "MISTRAL_API_KEY": "k"}  # fmt: skip
+    own |= getattr(request, "param", {})
     environment = plain_environment | {name: str(value) for name, value in own.items()}
     process = subprocess.Popen(
         [sys.executable, "app.py"], cwd=ROOT, env=environment, text=True,
@@ -41,6 +47,7 @@ def server(
     process.communicate()
 
 
+@pytest.mark.parametrize("server", [{"DOCSTRAL_STOP_TIMEOUT": "0.5"}], indirect=True)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_answer_is_ended_and_kept_when_the_server_stops(
     server: subprocess.Popen[str], free_port: int, mistral: ScriptedMistral, settings: Settings, number: signal.Signals
@@ -57,14 +64,52 @@ def test_an_answer_is_ended_and_kept_when_the_server_stops(
     asking = threading.Thread(target=ask)
     asking.start()
     gate.reached()
-    server.send_signal(number)
-    said, _ = server.communicate(timeout=DEADLINE)
+    with open_page(free_port):
+        server.send_signal(number)
+        said, _ = server.communicate(timeout=DEADLINE)
     asking.join(DEADLINE)
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "ERROR" not in said
     assert "event: error" in streamed[0] and '"stopping"' in streamed[0]
     with Store(settings.data_dir / "docstral.duckdb") as store:
         [(outcome, content)] = store.read("SELECT outcome, content FROM messages WHERE role = 'assistant'")
     assert (outcome, content.strip()) == ("stopped", "Kept.")
+
+
+@contextmanager
+def open_page(port: int) -> Iterator[None]:
+    "What each open page of the web app holds: a connection that never ends by itself."
+    with socket.create_connection(("127.0.0.1", port)) as page:
+        page.sendall(b"GET /gradio_api/heartbeat/some-tab HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in page.recv(1000)
+        yield
+
+
+@pytest.mark.parametrize("server", [{"DOCSTRAL_STOP_TIMEOUT": DEADLINE}], indirect=True)
+def test_open_answers_may_end_and_new_questions_are_refused_when_the_server_stops(
+    server: subprocess.Popen[str], free_port: int, mistral: ScriptedMistral, settings: Settings
+) -> None:
+    gate = Gate()
+    mistral.script(Reply(["Set `stream` ", gate, "to true [1]."]))
+    body = {"message": "How do I stream a chat completion?"}
+    with (
+        httpx2.Client(base_url=f"http://127.0.0.1:{free_port}", timeout=DEADLINE, trust_env=False) as client,
+        client.stream("POST", "/chat", json=body) as reply,
+    ):
+        gate.reached()
+        server.send_signal(signal.SIGTERM)
+        eventually(lambda: client.get("/health").json()["status"] == "stopping")
+        assert client.get("/health").status_code == 503
+        refused = client.post("/chat", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+        assert refused.headers["retry-after"] == "5"
+        gate.open()
+        kind, done = read_events(reply.read().decode())[-1]
+    assert (kind, done["text"]) == ("done", "Set `stream` to true [1].")
+    said, _ = server.communicate(timeout=DEADLINE)
+    assert "1 answers may end first" in said and "Traceback" not in said
+    assert server.returncode == 128 + signal.SIGTERM
+    with Store(settings.data_dir / "docstral.duckdb") as store:
+        assert store.read("SELECT outcome FROM messages WHERE role = 'assistant'") == [("cited",)]
 
 
 def test_wrong_methods_are_refused_beside_the_pages_too(server: subprocess.Popen[str], free_port: int) -> None:

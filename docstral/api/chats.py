@@ -15,7 +15,7 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from .http import EventStream, reply, user_id
+from .http import EventStream, address_of, reply, user_id
 from ..chat import ChatService, Question
 from ..chats import LONGEST_SEARCH, chat_totals, delete_chat, rate, rename_chat, restore_chat, search_chats
 from ..exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat
@@ -71,7 +71,7 @@ def add_chat_routes(router: APIRouter, service: ChatService) -> None:
             body.replaces,
             history=tuple(Message(role=turn.role, content=turn.content) for turn in body.history),
         )
-        events = service.ask(user_id(request.cookies), question)
+        events = service.ask(user_id(request.cookies), question, address_of(request))
         return EventStream(
             [await anext(events)], events, request.app.state.streams
         )  # a question that cannot be asked fails here, with its status

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .chats import read_body
-from .http import STOPPED, EventStream, error_reply, reply
+from .http import STOPPED, EventStream, address_of, error_reply, reply
 from ..chat import ChatService, Question
 from ..exports import first_mistake
 from docstral.types import (
@@ -276,7 +276,7 @@ def add_openai_routes(router: APIRouter, service: ChatService) -> None:
         request: Request, authorization: Annotated[str, Header(include_in_schema=True)] = ""
     ) -> Response:
         question, sent = question_of(await read_body(request, LARGEST_BODY), authorization)
-        events = service.ask("", question)
+        events = service.ask("", question, address_of(request))
         first = await anext(events)  # a question that cannot be asked fails here
         if not sent.stream:
             found = [first, *await all_events(request, events)]

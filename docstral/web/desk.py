@@ -48,6 +48,7 @@ class Reader:
     session: str
     words: Words = ENGLISH
     zone: tzinfo = UTC
+    address: str = ""  # where the tab's requests come from
 
 
 @dataclass(slots=True)
@@ -81,7 +82,7 @@ class Desk:
     def start(self, reader: Reader, text: str, chat_id: str, replaces: str = "") -> Following:
         "Have an answer written, and let the reader's tab follow it."
         question = self.choices.of(reader.user_id).question(text, chat_id, replaces)
-        events = self.service.ask(reader.user_id, question)
+        events = self.service.ask(reader.user_id, question, reader.address)
         live = LiveAnswer(reader.user_id, Answer(text, chat_id=chat_id), events)
         self.live.append(live)
         live.task.add_done_callback(lambda _: self.live.remove(live))

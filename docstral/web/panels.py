@@ -124,6 +124,8 @@ def show_status(status: Mapping[str, Any], words: Words) -> str:
             text = words.status.format(runs=runs, pages=status["pages"])
         case "failed":
             text = words.not_loaded
+        case "stopping":
+            text = words.failure_stopping
         case _:
             text = words.starting
     light = f"light {escape(status['status'])}"

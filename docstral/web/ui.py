@@ -19,7 +19,7 @@ import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
-from ..api.http import user_id
+from ..api.http import address_of, user_id
 from ..types import new_id
 from .actions import act
 from .desk import DEMO, Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
@@ -140,7 +140,7 @@ def reader_of(request: gr.Request) -> Reader:
         zone = timezone(timedelta(minutes=int(cookies.get("docstral_offset", "0"))))
     except ValueError:
         zone = UTC
-    return Reader(user_id(cookies), str(request.session_hash), language, zone)
+    return Reader(user_id(cookies), str(request.session_hash), language, zone, address_of(request))
 
 # %% ../../nbs/65_web_ui.ipynb #8877a05e
 Updates = dict[Any, Any]
@@ -239,6 +239,7 @@ def mount(api: FastAPI, service: "ChatService") -> FastAPI:
         api, build_blocks(service, desk), path="/", ssr_mode=False, run_history=False, show_error=False,
         footer_links=[], max_file_size=1, theme=gradio_theme(), css=CSS,
     )  # fmt: skip
+    api.state.pages = api.routes[-1].app  # type: ignore[attr-defined]
     running = api.router.lifespan_context
 
     @asynccontextmanager

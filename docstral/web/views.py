@@ -163,6 +163,13 @@ def title_of(failed: Failed, words: Words) -> str:
     return title
 
 
+def _said_of(failed: Failed, words: Words) -> str:
+    "What to do about a failure in the reader's language; where that depends on details, the error's own English words."
+    if hint := getattr(words, f"hint_{failed.code}", ""):
+        return f"<p>{escape(hint)}</p>"
+    return f'<p lang="en">{escape(failed.message)} {escape(failed.action)}</p>'
+
+
 def helping_action(failed: Failed, answer: Answer, words: Words) -> str:
     "The button of an error's card."
     again = f' data-act="retry" data-question="{escape(answer.question)}" data-message="{escape(answer.message_id)}"'
@@ -184,7 +191,7 @@ def _remarks(answer: Answer, words: Words) -> str:
         kept = f"<p>{escape(words.kept)}</p>" if failed.partial else ""
         return (
             f'<div class="card failed" role="alert"><strong>{escape(title_of(failed, words))}</strong>'
-            f'<p lang="en">{escape(failed.message)} {escape(failed.action)}</p>{kept}'
+            f"{_said_of(failed, words)}{kept}"
             f"{helping_action(failed, answer, words)}</div>"
         )
     if answer.outcome is None:

@@ -184,6 +184,15 @@ class FailureWords:
     failure_index = Word("The search index does not work", "L'index de recherche ne fonctionne pas")
     failure_starting = Word("The index is still loading", "L'index est encore en cours de chargement")
     failure_stopping = Word("The server is stopping", "Le serveur s'arrête")
+    hint_stopping = Word("Ask again when it is back.", "Reposez la question quand il sera de retour.")
+    failure_busy = Word("Too much is being asked right now", "Trop de questions sont posées en ce moment")
+    hint_busy = Word("Wait a few seconds and ask again.", "Patientez quelques secondes, puis reposez la question.")
+    failure_too_many_answers = Word(
+        "Too many of your answers are being written", "Trop de vos réponses sont en cours de rédaction"
+    )
+    hint_too_many_answers = Word(
+        "Wait until one of them has ended, or stop one.", "Attendez la fin de l'une d'elles, ou arrêtez-en une."
+    )
     failure_provider = Word("The provider failed", "Le fournisseur a échoué")
     failure_no_key = Word("An API key is needed", "Il faut une clé d'API")
     failure_bad_key = Word("The API key was refused", "La clé d'API a été refusée")
