@@ -56,6 +56,41 @@ def at_most(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+# `docstral serve`, whose import of Gradio waits for a line on standard input
+HELD_SERVER = """
+import sys
+from docstral.cli import main
+
+class Held:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "gradio":
+            sys.meta_path.remove(Held)
+            if sys.stdin.readline() == "broken\\n":
+                raise ImportError("this Gradio is broken")
+
+sys.meta_path.insert(0, Held)
+sys.exit(main(["serve"]))
+"""
+
+
+@contextmanager
+def held_server(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    "That server in a process of its own, and its address; it listens, and has not begun to import Gradio."
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD_SERVER], cwd=ROOT, env=dict(environment) | {"DOCSTRAL_PORT": "0"}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("DocStral is starting at "), line
+        yield process, line.split()[4].rstrip(";")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 class Live:
     "An application served over HTTP on a free port, by a thread."
 
