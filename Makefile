@@ -9,7 +9,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	python=; done; \
 	test "$$python" || { echo "DocStral needs Python 3.11, 3.12 or 3.13. None was found: install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 
-.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy test-vllm bench clean
+.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy test-vllm fuzz bench clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 20
@@ -53,6 +53,10 @@ test-vllm: ## Test vLLM in process and as a server, with its CPU build and a tin
 	@$(FIND_PYTHON); "$$python" scripts/set_up_vllm.py
 	@echo "Testing with vLLM: a tiny model in process, then a server (2 to 5 minutes) ..."
 	@.venv-vllm/bin/python -m pytest -c tests/with_vllm/pytest.ini --rootdir tests/with_vllm tests/with_vllm
+
+fuzz: venv-dev ## Look for inputs that break the parsers: FUZZ_SECONDS (30) for each of three
+	@$(VENV)/python -c "import atheris" 2>/dev/null || $(VENV)/python -m pip install --quiet -c constraints.txt -e ".[fuzz]"
+	@$(VENV)/python tests/fuzz/run.py
 
 bench: venv-dev ## Run every benchmark in full, and write docs/BENCHMARKS.md from the results (half an hour)
 	@$(VENV)/python -m benchmarks --write

@@ -272,7 +272,7 @@ class Chunk:
         return f"{self.title} > {self.section}\n{self.text}" if self.section else f"{self.title}\n{self.text}"
 
 # %% ../nbs/04_corpus.ipynb #46b63642
-FENCED = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(?P<fence>`{3,}+|~{3,}+)[^\n]*+\n.*?(?:^(?P=fence)[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def blocks(text: str) -> list[str]:

@@ -64,15 +64,16 @@ class Draft:
         self.parts.append(text)
         return Delta(text)
 
-    def cut(self) -> str:
-        "What was still held back of an answer that is cut off, but for half a marker."
+    def rest(self) -> str:
+        "What was still held back when the answer ended, but for half a marker: it may have been cut off."
         return HALF_A_MARKER.sub("", self.reader.close())
 
     def outcome(self, citations: list[Citation]) -> Outcome:
         "How a finished answer counts."
-        if any(self.text.strip().startswith(sentence) for sentence in NOT_IN_DOCS.values()):
-            return "not_in_docs"
-        return "cited" if citations else "uncited"
+        if citations:  # also after the sentence below: a model that goes on to cite has found something
+            return "cited"
+        says_so = any(self.text.strip().startswith(sentence) for sentence in NOT_IN_DOCS.values())
+        return "not_in_docs" if says_so else "uncited"
 
     def turn(self, outcome: Outcome | None = None, failed: Failed | None = None) -> Turn:
         "What is stored. Without an outcome the answer is whole and says it itself."

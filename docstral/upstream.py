@@ -42,20 +42,24 @@ def said(body: bytes, secret: str = "") -> str:
     return (words.replace(secret, "***") if secret else words)[:300]
 
 
-def _words(reply: Mapping[str, Any]) -> str:
-    "The message of a reply, whichever of the usual shapes it has."
+def _words(reply: Mapping[str, Any], depth: int = 4) -> str:
+    "The message of a reply, whichever of the usual shapes it has; at most so deep within it."
     for name in ("message", "detail", "error"):
         value = reply.get(name)
         if isinstance(value, str) and value.strip():
             return " ".join(value.split())
-        if isinstance(value, dict) and (words := _words(value)):
+        if isinstance(value, dict) and depth and (words := _words(value, depth - 1)):
             return words
         if isinstance(value, list):
-            fields = [entry for entry in value if isinstance(entry, dict)]
-            return "; ".join(
-                f"{'.'.join(str(part) for part in entry.get('loc') or ())}: {entry.get('msg', '')}" for entry in fields
-            )
+            return "; ".join(_mistake(entry) for entry in value if isinstance(entry, dict))
     return ""
+
+
+def _mistake(entry: Mapping[str, Any]) -> str:
+    "One mistake in a request: the field, and what is wrong with it."
+    place = entry.get("loc")
+    field = ".".join(map(str, place)) if isinstance(place, list) else ""
+    return f"{field}: {entry.get('msg', '')}"
 
 # %% ../nbs/08_upstream.ipynb #87c0451b
 def seconds_to_wait(headers: Mapping[str, str], now: float | None = None) -> float | None:

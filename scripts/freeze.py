@@ -1,4 +1,4 @@
-"Write constraints.txt: one version of each package that `pip install -e '.[dev]'` takes on every supported Python."
+"Write constraints.txt: one version of each package of DocStral, `dev` and `fuzz`, for every supported Python."
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def resolve(python: str, chosen: dict[str, str]) -> dict[str, str]:
         constraints, report = Path(folder) / "constraints.txt", Path(folder) / "report.json"
         constraints.write_text(as_lines(chosen))
         pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "install", "-qq"]
-        wanted = ["--dry-run", "--ignore-installed", "--report", str(report), "-c", str(constraints), ".[dev]"]
+        wanted = ["--dry-run", "--ignore-installed", "--report", str(report), "-c", str(constraints), ".[dev,fuzz]"]
         subprocess.run([*pip, *wanted], cwd=ROOT, check=True)
         packages = [item["metadata"] for item in json.loads(report.read_text())["install"]]
     return {item["name"].lower().replace("_", "-"): item["version"] for item in packages if item["name"] != "docstral"}

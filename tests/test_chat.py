@@ -14,7 +14,7 @@ from docstral.chat import LONGEST_QUESTION, ChatService, Question
 from docstral.metrics import recent, totals
 from docstral.retry import ATTEMPTS
 from docstral.settings import Settings
-from docstral.store import Store, Turn, list_chats, list_messages, save_turns
+from docstral.store import Store, Turn, list_chats, list_messages, save_turn
 from docstral.types import (
     ChatStarted,
     Delta,
@@ -142,6 +142,23 @@ async def test_a_model_that_finds_no_answer_counts_as_not_in_docs(
     assert isinstance(done, Done) and done.outcome == "not_in_docs"
 
 
+async def test_a_model_that_goes_on_to_cite_has_found_something(
+    with_key: ChatService, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply(["The documentation at hand does not answer this. To stream, set `stream` to `true` [1]."]))
+    done = (await ask(with_key))[-1]
+    assert isinstance(done, Done) and (done.outcome, len(done.citations)) == ("cited", 1)
+
+
+async def test_half_a_marker_at_the_end_of_an_answer_is_not_shown(
+    with_key: ChatService, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply(["Set `stream` to `true` [1]. Then wait [", "2"], finish_reason="length"))
+    events = await ask(with_key)
+    done = events[-1]
+    assert isinstance(done, Done) and done.text == texts(events) == "Set `stream` to `true` [1]. Then wait"
+
+
 async def test_stopping_keeps_what_was_written_and_stops_the_provider(
     with_key: ChatService, mistral: ScriptedMistral
 ) -> None:
@@ -187,12 +204,12 @@ async def test_cancelling_while_the_answer_is_stored_stores_it_once(
 ) -> None:
     gate = Gate()
 
-    def slow(connection: Any, turns: list[Turn]) -> None:
+    def slow(connection: Any, turn: Turn) -> None:
         gate._reached.set()
         gate._opened.result(30)
-        save_turns(connection, turns)
+        save_turn(connection, turn)
 
-    monkeypatch.setattr(chat_module, "save_turns", slow)
+    monkeypatch.setattr(chat_module, "save_turn", slow)
     asking = asyncio.create_task(ask(with_key))
     await asyncio.to_thread(gate.reached)
     asking.cancel()

@@ -18,6 +18,7 @@ CASES = {
     "list with a doublet": ("a [2, 2].", "a [1].", 0),
     "doubled brackets": ("a [[2]].", "a [1].", 0),
     "lenticular brackets": ("a 【2】.", "a [1].", 0),
+    "an escaped bracket after one": ("a [2]\\] b", "a [1] b", 0),
     "spaces inside": ("a [ 2 ].", "a [1].", 0),
     "unknown number": ("a [9].", "a.", 1),
     "number zero": ("a [0].", "a.", 1),

@@ -1,5 +1,6 @@
 "MDX pages: components become what they mean, and code stays as it was written."
 
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import pytest
@@ -93,3 +94,20 @@ def test_attributes_are_read_in_each_way_of_writing_them() -> None:
         "4",
         "",
     ]
+
+
+def test_the_character_of_the_markers_is_dropped_from_pages() -> None:
+    assert cleaned("a \x007\x00 b") == clean_markdown("a \x007\x00 b") == "a 7 b"
+
+
+def test_small_partials_cannot_make_a_page_of_any_size() -> None:
+    "Each holds the next one a hundred times: without a limit that is 10^10 characters."
+    files = {letter: f"import N from './_{after}.mdx';\n{'<N/>' * 100}" for letter, after in pairwise("abcdef")}
+    text = cleaned("import A from './_a.mdx';\n<A/>", f="some words", **files)
+    assert len(text) < 3_000_000
+
+
+def test_partials_within_partials_end_at_some_depth() -> None:
+    files = {f"p{number}": f"import N from './_p{number + 1}.mdx';\nPart {number}. <N/>" for number in range(2_000)}
+    text = cleaned("import A from './_p0.mdx';\n<A/>", **files)
+    assert text.startswith("Part 0.") and "Part 3." in text and "Part 100." not in text

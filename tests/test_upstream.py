@@ -24,12 +24,14 @@ BODIES = {
     b'{"message": ""}': "",
     b'{"detail": []}': "",
     b'{"detail": [1, "x"]}': "",
+    b'{"detail": [{"loc": 5, "msg": "odd"}]}': ": odd",
+    b'{"error": ' * 1_000 + b"1" + b"}" * 1_000: "",
     b"\xff\xfe": "",
     b'{"message": "cut off': "",
 }
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: ascii(body[:60]))
 def test_the_words_of_a_reply_are_found_in_every_shape(body: bytes) -> None:
     assert said(body) == BODIES[body]
 
