@@ -50,7 +50,7 @@ from .question import again, as_history
 from .ranking import language_of
 from .search import Search, newer_search, open_search
 from .settings import Settings
-from .store import Store, Turn, list_messages, save_turn
+from .store import Store, Turn, Written, list_messages, save_turns
 from .traces import Tracing
 from docstral.types import (
     ChatStarted,
@@ -304,8 +304,7 @@ class ChatService:
     async def _save(self, draft: Draft, turn: Turn) -> None:
         "Store a turn, once. It is written even where nobody waits any more."
         if draft.stored is None:
-            keep = draft.question.keep
-            draft.stored = self.store.write(lambda connection: save_turn(connection, turn) if keep else None)
+            draft.stored = self._store(turn, draft.question.keep)
             cache = self.search.embedder if self.search else None
             self.recorder.record(turn, draft.meter, (cache.hits, cache.misses) if cache else (0, 0))
             draft.trace.attempted(turn.error_code, turn.receipt)
@@ -313,6 +312,15 @@ class ChatService:
         with draft.trace.step("store"):
             await asyncio.shield(asyncio.wrap_future(draft.stored))
         draft.trace.end(turn.error_code, **{"docstral.outcome": turn.outcome})
+
+    def _store(self, turn: Turn, keep: bool) -> Written:
+        "Begin to write a turn; one that is not kept is written already."
+        if keep:
+            self.store.later("users", (turn.user_id, ""), known=True)
+            return self.store.write_together(save_turns, turn)
+        written = Written()
+        written.set_result(None)
+        return written
 
     async def _fail(self, draft: Draft, error: Exception) -> Failed:
         "Store what there is of an answer that failed; returns the event that says so."

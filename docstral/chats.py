@@ -63,10 +63,11 @@ def restore_chat(store: Store, user_id: str, chat_id: str) -> ChatRecord:
 
 
 def purge_chats(connection: Any, now: datetime) -> None:
-    "Delete for good what was deleted too long ago."
-    old = "SELECT id FROM chats WHERE deleted < ?"
-    connection.execute(f"DELETE FROM messages WHERE chat_id IN ({old})", [now - KEPT])
-    connection.execute("DELETE FROM chats WHERE deleted < ?", [now - KEPT])
+    "Delete for good what was deleted too long ago. The chats first: who would restore one meanwhile finds it gone."
+    old = connection.execute("DELETE FROM chats WHERE deleted < ? RETURNING id", [now - KEPT]).fetchall()
+    connection.execute(
+        "DELETE FROM messages WHERE chat_id IN (SELECT unnest(?::VARCHAR[]))", [[chat_id for (chat_id,) in old]]
+    )
 
 # %% ../nbs/39_chats.ipynb #3b3bd28b
 @dataclass(frozen=True, slots=True)

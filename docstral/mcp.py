@@ -7,6 +7,7 @@ __all__ = ['SAYS', 'FoundPassages', 'CitedAnswer', 'find_passages', 'answer_ques
            'serving', 'serve_stdio']
 
 # %% ../nbs/48_mcp.ipynb #64297230
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -161,7 +162,7 @@ async def serving(app: FastAPI, service: ChatService) -> AsyncGenerator[None, No
     if find_spec("mcp") is None:
         yield
         return
-    server = make_server(service)
+    server = await asyncio.to_thread(make_server, service)  # the package takes half a second to import
     mounted = server.streamable_http_app(stateless_http=True, host=service.settings.host)
     app.router.routes[:0] = mounted.routes  # before the web app, which answers at every address
     async with server.session_manager.run():

@@ -1,7 +1,10 @@
 "What several test files use: a live application, server-sent events, the command line."
 
 import asyncio
+import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import orjson
+import pytest
 import uvicorn
 
 from docstral.serve import listen
@@ -54,6 +58,41 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# `docstral serve`, whose import of Gradio waits for a line on standard input
+HELD_SERVER = """
+import sys
+from docstral.cli import main
+
+class Held:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "gradio":
+            sys.meta_path.remove(Held)
+            if sys.stdin.readline() == "broken\\n":
+                raise ImportError("this Gradio is broken")
+
+sys.meta_path.insert(0, Held)
+sys.exit(main(["serve"]))
+"""
+
+
+@contextmanager
+def held_server(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    "That server in a process of its own, and its address; it listens, and has not begun to import Gradio."
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD_SERVER], cwd=ROOT, env=dict(environment) | {"DOCSTRAL_PORT": "0"}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("DocStral is starting at "), line
+        yield process, line.split()[4].rstrip(";")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 class Live:
@@ -101,3 +140,43 @@ def docstral(*arguments: str, environment: Mapping[str, str], folder: Path) -> s
     )
     assert "Traceback" not in ran.stderr + ran.stdout, ran.stderr
     return ran
+
+
+def tool(name: str, required: str = "DOCSTRAL_REQUIRE_TOOLS") -> str:
+    "A program of the environment for development, or of the PATH. Where that variable is set, nothing is skipped."
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if not found and os.environ.get(required):
+        pytest.fail(f"there is no {name} on this machine")
+    if not found:
+        pytest.skip(f"there is no {name} on this machine")
+    return found
+
+
+def free_port() -> int:
+    "A port on 127.0.0.1 that nothing listens on."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def caddy(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
+    "The real proxy with the configuration of docker/, on a free port; yields its address."
+    address = f"http://127.0.0.1:{free_port()}"
+    own = {"DOCSTRAL_SITE": address, "CADDY_ADMIN": f"127.0.0.1:{free_port()}"}
+    own |= dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))
+    command = [tool("caddy"), "run", "--config", "docker/Caddyfile", "--adapter", "caddyfile"]
+    with subprocess.Popen(command, cwd=ROOT, env=dict(environment) | own, stderr=subprocess.DEVNULL) as proxy:
+        try:
+            eventually(lambda: proxy.poll() is not None or listens(address))
+            assert proxy.poll() is None, "the proxy did not start"
+            yield address
+        finally:
+            proxy.terminate()
+
+
+def listens(address: str) -> bool:
+    "Whether anything accepts connections there."
+    host, port = address.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0

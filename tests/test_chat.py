@@ -14,7 +14,7 @@ from docstral.chat import LONGEST_QUESTION, ChatService, Question
 from docstral.metrics import recent, totals
 from docstral.retry import ATTEMPTS
 from docstral.settings import Settings
-from docstral.store import Store, Turn, list_chats, list_messages, save_turn
+from docstral.store import Store, Turn, list_chats, list_messages, save_turns
 from docstral.types import (
     ChatStarted,
     Delta,
@@ -204,12 +204,12 @@ async def test_cancelling_while_the_answer_is_stored_stores_it_once(
 ) -> None:
     gate = Gate()
 
-    def slow(connection: Any, turn: Turn) -> None:
+    def slow(connection: Any, turns: list[Turn]) -> None:
         gate._reached.set()
         gate._opened.result(30)
-        save_turn(connection, turn)
+        save_turns(connection, turns)
 
-    monkeypatch.setattr(chat_module, "save_turn", slow)
+    monkeypatch.setattr(chat_module, "save_turns", slow)
     asking = asyncio.create_task(ask(with_key))
     await asyncio.to_thread(gate.reached)
     asking.cancel()

@@ -223,6 +223,38 @@ def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str], tmp_pa
     assert (asking.wait(DEADLINE), errors) == (0, b"")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (
+            ["--version"],
+            ["aiohttp", "duckdb", "faiss", "fastapi", "gradio", "llama_index", "numpy", "pandas", "pydantic"],
+        ),
+        (["ask", "How do I stream?"], ["gradio", "llama_index", "matplotlib", "pandas", "uvicorn"]),
+    ],
+    ids=["version", "ask"],
+)
+def test_a_command_imports_no_more_than_it_needs(
+    arguments: list[str], unwanted: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    if arguments[0] == "ask":
+        docstral("index", environment=environment, folder=tmp_path)  # to cut the pages takes llama-index
+    code = f"""
+import sys
+from docstral.cli import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+print("imported:", *sorted(set({unwanted}) & set(sys.modules)))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, capture_output=True,
+        text=True, timeout=DEADLINE, check=True,
+    )  # fmt: skip
+    assert ran.stdout.splitlines()[-1].split() == ["imported:"], ran.stderr
+
+
 # Gradio takes seconds to import, and its pages have tests of their own.
 WITHOUT_PAGES = """
 import functools, sys

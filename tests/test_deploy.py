@@ -2,12 +2,9 @@
 
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
-from helpers import DEADLINE, ROOT, Live
+from helpers import DEADLINE, ROOT, Live, caddy, free_port, tool
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.chat import ChatService, Question
@@ -27,16 +24,6 @@ from docstral.types import Done, Notice
 
 PRODUCTION = {"app", "proxy", "vllm", "dcgm-exporter", "prometheus", "grafana"}
 CHECK_IMAGE = ROOT / "scripts" / "check_image.py"
-
-
-def tool(name: str, required: str = "DOCSTRAL_REQUIRE_TOOLS") -> str:
-    "A program of the environment for development, or of the PATH. Where that variable is set, nothing is skipped."
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if not found and os.environ.get(required):
-        pytest.fail(f"there is no {name} on this machine")
-    if not found:
-        pytest.skip(f"there is no {name} on this machine")
-    return found
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -195,36 +182,16 @@ def test_the_check_of_the_image_finds_what_is_missing(before: str, after: str, s
     assert ran.returncode != 0 and says in ran.stdout + ran.stderr, ran.stdout + ran.stderr
 
 
-def free_port() -> int:
-    "A port on 127.0.0.1 that nothing listens on."
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def proxied(settings: Settings, store: Store, plain_environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     "The address of the real proxy with the real configuration, in front of an application that is ready."
     loaded = threading.Event()
     service = ChatService(settings.but(mistral_api_key="k"), store)
-    address = f"http://127.0.0.1:{free_port()}"
     with Live(create_app(service, lambda error: loaded.set(), web=False)) as live:
         assert loaded.wait(DEADLINE)
-        own = {"DOCSTRAL_SITE": address, "DOCSTRAL_APP": f"127.0.0.1:{live.port}", "HOME": str(tmp_path),
-               "CADDY_ADMIN": f"127.0.0.1:{free_port()}", "XDG_DATA_HOME": str(tmp_path),
-               "XDG_CONFIG_HOME": str(tmp_path)}  # fmt: skip
-        command = [tool("caddy"), "run", "--config", "docker/Caddyfile", "--adapter", "caddyfile"]
-        with subprocess.Popen(command, cwd=ROOT, env=plain_environment | own, stderr=subprocess.DEVNULL) as proxy:
-            ends = time.monotonic() + DEADLINE
-            while True:
-                try:
-                    httpx2.get(f"{address}/health", trust_env=False)
-                    break
-                except httpx2.ConnectError:
-                    assert proxy.poll() is None and time.monotonic() < ends, "the proxy did not start"
-                    time.sleep(0.05)
+        environment = plain_environment | {"DOCSTRAL_APP": f"to 127.0.0.1:{live.port}"}
+        with caddy(environment, tmp_path) as address:
             yield address
-            proxy.terminate()
 
 
 def test_an_answer_streams_through_the_proxy(proxied: str, mistral: ScriptedMistral) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from helpers import DOCSTRAL, ROOT, Live, docstral
+from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -114,7 +115,9 @@ async def test_the_app_does_without_the_package(service: ChatService, monkeypatc
     with pytest.raises(SettingsError, match="not installed") as error:
         make_server(service)
     assert "docstral[mcp]" in error.value.action
-    with Live(create_app(service, web=False)) as server:
+    loaded = threading.Event()
+    with Live(create_app(service, lambda error: loaded.set(), web=False)) as server:
+        assert await asyncio.to_thread(loaded.wait, DEADLINE)
         async with httpx2.AsyncClient(base_url=server.url, trust_env=False) as client:
             assert (await client.post("/mcp", json={})).status_code == 404
             assert (await client.get("/chats")).status_code == 200

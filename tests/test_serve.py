@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import httpx2
 import pytest
-from helpers import DEADLINE, ROOT, eventually, read_events
+from helpers import DEADLINE, ROOT, eventually, held_server, read_events
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.serve import listen
@@ -136,3 +136,48 @@ def test_small_pieces_of_an_answer_leave_at_once() -> None:
         return bool(delays_nothing)
 
     assert asyncio.run(accepted())
+
+
+def test_the_api_answers_before_gradio_is_imported_and_pages_ask_to_wait(
+    settings: Settings, plain_environment: dict[str, str]
+) -> None:
+    own = {"DOCSTRAL_DATA_DIR": str(settings.data_dir), "DOCSTRAL_DOCS": str(settings.docs[0])}
+    with (
+        held_server(plain_environment | own) as (process, address),
+        httpx2.Client(base_url=address, timeout=DEADLINE, trust_env=False) as client,
+    ):
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "starting")
+        assert client.get("/chats").json() == {"chats": []}
+        early = client.get("/?chat=x", headers={"accept": "text/html", "accept-language": "fr"})
+        assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+        assert '<html lang="fr">' in early.text and "DocStral démarre" in early.text
+        assert 'http-equiv="refresh"' in early.text and "src=" not in early.text
+        for reply in (client.post("/chat", json={"message": "?"}), client.post("/mcp", json={}), client.get("/config")):
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "starting")
+            assert int(reply.headers["retry-after"]) >= 1
+
+        assert process.stdin and process.stdout
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert "is ready at" in process.stdout.readline()
+        assert client.get("/health").json()["status"] == "ok"
+        page = client.get("/?chat=x", headers={"accept": "text/html", "accept-language": "fr"})
+        assert page.status_code == 200 and "gradio" in page.text and "DocStral démarre" not in page.text
+
+
+@pytest.mark.parametrize("how", ["broken", "interrupted"])
+def test_a_server_that_cannot_start_or_shall_not_ends_with_one_clear_line(
+    how: str, plain_environment: dict[str, str]
+) -> None:
+    with held_server(plain_environment) as (process, address):
+        assert httpx2.get(f"{address}/health", timeout=DEADLINE, trust_env=False).status_code == 503
+        if how == "interrupted":
+            process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(f"{how}\n", timeout=DEADLINE)
+    assert "ready" not in said and "Traceback" not in errors
+    if how == "broken":
+        assert "docstral: The web app could not be loaded: this Gradio is broken\n" in errors
+        assert process.returncode == 1
+    else:
+        assert process.returncode in (0, 130)

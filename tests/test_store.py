@@ -25,6 +25,7 @@ from docstral.store import (
     list_messages,
     open_store,
     save_turn,
+    save_turns,
 )
 from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
 
@@ -89,7 +90,8 @@ def test_a_turn_comes_back_as_it_was(empty: Store) -> None:
 
 
 def test_chats_are_listed_by_last_use(empty: Store) -> None:
-    save(empty, turn(chat="chat_1", title="first"), turn(chat="chat_2", title="second"), turn(chat="chat_1", title="x"))
+    save(empty, turn(chat="chat_1", title="first"), turn(chat="chat_2", title="second"))
+    save(empty, turn(chat="chat_1", title="x", begins=False))
     assert [(chat.id, chat.title) for chat in list_chats(empty, "ada")] == [("chat_1", "first"), ("chat_2", "second")]
 
 
@@ -114,6 +116,27 @@ def test_a_write_that_fails_leaves_nothing(empty: Store) -> None:
     assert list_chats(empty, "ada") == []
     save(empty, turn())  # and the next one works
     assert len(list_messages(empty, "ada", "chat_1")) == 2
+
+
+def test_turns_that_wait_are_written_together_and_none_fails_because_of_another(empty: Store) -> None:
+    arrived, sizes = threading.Event(), []
+
+    def change(connection: Connection, turns: list[Turn]) -> None:
+        sizes.append(len(turns))
+        save_turns(connection, turns)
+
+    empty.write(lambda connection: arrived.wait(DEADLINE))  # keeps the writer busy until all of them wait
+    again = turn(chat="chat_0")
+    turns = [turn(chat=f"chat_{number}") for number in range(20)]
+    turns += [again, replace(again, question="The same id?"), turn(chat="chat_gone", begins=False)]
+    written = [empty.write_together(change, each) for each in turns]
+    arrived.set()
+    failed = [number for number, each in enumerate(written) if each.exception(DEADLINE)]
+    assert failed == [21] and isinstance(written[21].exception(), StoreError)
+    assert sizes == [23] + [1] * 23
+    assert len(list_chats(empty, "ada")) == 20  # and none for the chat that is gone
+    assert [message.content for message in list_messages(empty, "ada", "chat_7")] == ["How?", "So [1]."]
+    assert len(list_messages(empty, "ada", "chat_0")) == 4
 
 
 def test_readers_and_writers_at_once(empty: Store) -> None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Screen', 'TABS', 'REFRESH', 'HIDDEN', 'Updates', 'WIRE', 'PLAIN', 'LINGER', 'html_part', 'lay_out_sidebar',
            'lay_out_chat', 'lay_out_sources', 'lay_out_metrics', 'lay_out', 'updates', 'reader_of', 'wire_chat',
-           'wire_stream', 'wire_page', 'wire_metrics', 'build_blocks', 'mount']
+           'wire_stream', 'wire_page', 'wire_metrics', 'build_blocks', 'make_pages']
 
 # %% ../../nbs/65_web_ui.ipynb #34192a3d
 import asyncio
@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-import gradio as gr
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 
@@ -25,6 +24,7 @@ from .actions import act
 from .desk import DEMO, Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
 from .page import OwnHead
 from .panels import show_banner, show_foot, show_head
+from .sooner import sooner
 from .sources import show_sources
 from docstral.web.theme import (
     ADDRESS_CHAT,
@@ -43,6 +43,9 @@ from .words import ENGLISH, Words, words
 
 if TYPE_CHECKING:
     from docstral.chat import ChatService
+
+with sooner():
+    import gradio as gr
 
 # %% ../../nbs/65_web_ui.ipynb #676a6e81
 Screen = dict[str, Any]  # name of a part: the Gradio component
@@ -229,24 +232,23 @@ def build_blocks(service: "ChatService", desk: Desk | None = None) -> gr.Blocks:
     return blocks
 
 # %% ../../nbs/65_web_ui.ipynb #ee7a01f1
-def mount(api: FastAPI, service: "ChatService") -> FastAPI:
-    "Serve the web app at `/`. Mount it last: it answers every path that no route before it takes."
-    api.state.desk = desk = Desk(service)
-    api.add_middleware(OwnHead)
-    if DEMO.is_file():  # in a checkout that has it
-        api.get("/demo.mp4", include_in_schema=False)(lambda: FileResponse(DEMO))
-    gr.mount_gradio_app(
-        api, build_blocks(service, desk), path="/", ssr_mode=False, run_history=False, show_error=False,
-        footer_links=[], max_file_size=1, theme=gradio_theme(), css=CSS,
-    )  # fmt: skip
-    api.state.pages = api.routes[-1].app  # type: ignore[attr-defined]
-    running = api.router.lifespan_context
+def make_pages(service: "ChatService") -> FastAPI:
+    "The web app as an application that answers at every address. `state.desk` has the answers that it is writing."
+    desk = Desk(service)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        async with running(app) as state:
-            yield state
-            await desk.close()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await desk.close()
 
-    api.router.lifespan_context = lifespan
-    return api
+    pages = FastAPI(openapi_url=None, lifespan=lifespan)
+    pages.state.desk = desk
+    pages.add_middleware(OwnHead)
+    if DEMO.is_file():  # in a checkout that has it
+        pages.get("/demo.mp4")(lambda: FileResponse(DEMO))
+    gr.mount_gradio_app(
+        pages, build_blocks(service, desk), path="/", ssr_mode=False, run_history=False, show_error=False,
+        footer_links=[], max_file_size=1, theme=gradio_theme(), css=CSS,
+    )  # fmt: skip
+    pages.state.gradio = pages.routes[-1].app  # type: ignore[attr-defined]
+    return pages

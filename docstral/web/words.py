@@ -58,6 +58,10 @@ class FrameWords:
         "Answers: {answers} · tokens: {tokens} · {cost}", "Réponses\u00a0: {answers} · jetons\u00a0: {tokens} · {cost}"
     )
     status = Word("{runs} · {pages} pages", "{runs} · {pages} pages indexées")
+    waiting = Word(
+        "DocStral is starting. This page opens by itself in a few seconds.",
+        "DocStral démarre. Cette page s'ouvrira d'elle-même dans quelques secondes.",
+    )
     starting = Word("Loading the index…", "Chargement de l'index…")
     not_loaded = Word("The index cannot be loaded.", "L'index ne peut pas être chargé.")
     theme = Word("Theme", "Thème")
