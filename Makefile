@@ -9,7 +9,7 @@ FIND_PYTHON = for python in "$(PYTHON)" python3.13 python3.12 python3.11; do \
 	python=; done; \
 	test "$$python" || { echo "DocStral needs Python 3.11, 3.12 or 3.13. None was found: install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
 
-.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy test-vllm fuzz bench clean
+.PHONY: help run test lint venv venv-dev export constraints wheel space test-deploy test-vllm fuzz bench video clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' Makefile | expand -t 20
@@ -60,6 +60,9 @@ fuzz: venv-dev ## Look for inputs that break the parsers: FUZZ_SECONDS (30) for 
 
 bench: venv-dev ## Run every benchmark in full, and write docs/BENCHMARKS.md from the results (half an hour)
 	@$(VENV)/python -m benchmarks --write
+
+video: venv-dev ## Film docs/demo.mp4: a real browser on the real app (wants chromium and ffmpeg; ten minutes)
+	@$(VENV)/python scripts/make_video.py
 
 clean: ## Remove the virtual environment and everything that was built
 	@rm -rf .venv .venv-vllm dist build .mypy_cache .pytest_cache .ruff_cache
