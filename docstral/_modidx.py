@@ -126,6 +126,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.chats.check_text': ('chats.html#check_text', 'docstral/chats.py'),
                                 'docstral.chats.delete_chat': ('chats.html#delete_chat', 'docstral/chats.py'),
                                 'docstral.chats.fold': ('chats.html#fold', 'docstral/chats.py'),
+                                'docstral.chats.place_of': ('chats.html#place_of', 'docstral/chats.py'),
                                 'docstral.chats.purge_chats': ('chats.html#purge_chats', 'docstral/chats.py'),
                                 'docstral.chats.rate': ('chats.html#rate', 'docstral/chats.py'),
                                 'docstral.chats.rename_chat': ('chats.html#rename_chat', 'docstral/chats.py'),

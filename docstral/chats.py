@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['KEPT', 'HAS', 'LONGEST_SEARCH', 'LONGEST_COMMENT', 'TOTALS', 'check_text', 'rename_chat', 'delete_chat',
-           'restore_chat', 'purge_chats', 'FoundChat', 'fold', 'snippet', 'search_chats', 'rate', 'chat_totals']
+           'restore_chat', 'purge_chats', 'FoundChat', 'fold', 'place_of', 'snippet', 'search_chats', 'rate',
+           'chat_totals']
 
 # %% ../nbs/39_chats.ipynb #a93a15c4
+import functools
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from .store import ChatRecord, Store, get_chat
@@ -78,19 +81,24 @@ class FoundChat(ChatRecord):
     snippet: str = ""  # the words around the first match; the beginning of the message where only the title matches
 
 
+@functools.lru_cache(4096)
 def fold(letter: str) -> str:
     "A character without case and accents; one that only carries an accent becomes nothing."
     return "".join(part for part in unicodedata.normalize("NFD", letter) if not unicodedata.combining(part)).lower()
 
 
+def place_of(text: str, words: list[str]) -> int:
+    "Where the first of the words that a text has begins in it, whatever its case and accents; 0 where it has none."
+    letters = text.lower() if text.isascii() else [fold(letter) for letter in text]
+    folded = "".join(letters)
+    found = [at for word in words if (at := folded.find("".join(map(fold, word)))) >= 0]
+    ends = accumulate(map(len, letters))
+    return next((place for place, end in enumerate(ends) if end > min(found)), 0) if found else 0
+
+
 def snippet(text: str, words: list[str], around: int = 60) -> str:
     "The part of a text around the first of the words that it has, or its beginning."
-    folded, places = "", []
-    for place, letter in enumerate(text):
-        folded += fold(letter)
-        places += [place] * len(fold(letter))
-    found = [folded.find("".join(map(fold, word))) for word in words]
-    at = places[min(at for at in found if at >= 0)] if places and max(found, default=-1) >= 0 else 0
+    at = place_of(text, words)
     start, end = max(0, at - around), at + 2 * around
     cut = " ".join(text[start:end].split())
     return f"{'…' if start else ''}{cut}{'…' if end < len(text) else ''}"
