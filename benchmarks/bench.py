@@ -151,23 +151,39 @@ def environment(data: Path, **settings: object) -> dict[str, str]:
     return kept | {"DOCSTRAL_DATA_DIR": str(data), "PYTHONPATH": str(ROOT)} | own
 
 
+def spent(command: Sequence[str], own: Mapping[str, str]) -> tuple[float, float]:
+    "CPU seconds of a command with this environment, and the most megabytes that it had in memory. It must succeed."
+    process = subprocess.Popen(command, env=dict(own), cwd=ROOT, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
 @contextmanager
-def docstral(data: Path, until: str = "is ready at", **settings: object) -> Iterator[tuple[int, str]]:
-    "`docstral serve` as a process of its own on a free port, once it has said `until`: its process id and its address."
-    own = environment(data, port=0) | environment(data, **settings)
-    command = [sys.executable, "-m", "docstral", "serve"]
-    with subprocess.Popen(command, cwd=data, env=own, text=True, stdout=subprocess.PIPE) as process:
+def serving(command: Sequence[str], own: Mapping[str, str], until: str) -> Iterator[tuple[int, str]]:
+    "A server as a process, once it has printed `until` in a line with its address: its process id and that address."
+    with subprocess.Popen(command, env=dict(own), cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
             said = ""
             while until not in said:
                 if not (line := process.stdout.readline()):
-                    raise SystemExit(f"docstral serve ended before it said {until!r}: {said}")
+                    raise SystemExit(f"{' '.join(command)} ended before it said {until!r}: {said}")
                 said += line
-            yield process.pid, re.findall(r"http://[\w.:]+", said)[-1]
+            yield process.pid, re.findall(r"http://[\w.:]+", said)[-1].rstrip(":")
         finally:
             process.terminate()
             process.wait(DEADLINE)
+
+
+@contextmanager
+def docstral(data: Path, until: str = "is ready at", **settings: object) -> Iterator[tuple[int, str]]:
+    '`docstral serve` on a free port: as soon as it listens with `until="is starting at"`, else once it is ready.'
+    own = environment(data, **({"port": 0, "log_level": "warning"} | settings))
+    with serving([sys.executable, "-m", "docstral", "serve"], own, until) as server:
+        yield server
 
 
 TOKENS = tuple(f" word{number}" for number in range(200))  # what the upstream says if nothing else is asked of it
