@@ -85,14 +85,15 @@ def explain(
     )
 
 
-def _places(scores: Any) -> dict[int, int]:
-    "The rank of each row that a list found."
-    order = np.argsort(-scores, kind="stable")
-    return {int(row): place for place, row in enumerate(order, 1) if scores[row] > 0}
+def _places(scores: Any) -> Any:
+    "The rank of each row in a list, from 1; 0 where the list did not find it."
+    places = np.empty(len(scores), dtype=int)
+    places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return np.where(scores > 0, places, 0)
 
 
 def _candidate(
-    search: Search, ranking: Ranking, row: int, places: dict[str, dict[int, int]], passages: Sequence[Passage]
+    search: Search, ranking: Ranking, row: int, places: dict[str, Any], passages: Sequence[Passage]
 ) -> Candidate:
     "One page of the ranking."
     path, weight = search.ranker.paths[row], float(ranking.weights[row])
@@ -106,7 +107,7 @@ def _candidate(
         if not weight
         else f"its {score:.2f} is less than the {least:.2f} of the last passage"
     )
-    ranks = {name: found[row] for name, found in places.items() if row in found}
+    ranks = {name: int(found[row]) for name, found in places.items() if found[row]}
     return Candidate(path, search.pages[path].title, ranks, float(ranking.page_votes[row]), weight, score, read, reason)
 
 # %% ../nbs/15_explain.ipynb #72d3b16b

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -272,21 +272,17 @@ def open_store(settings: Settings) -> Store:
 # %% ../nbs/02_store.ipynb #4ef6ed06
 def save_turns(connection: Connection, turns: Sequence[Turn]) -> None:
     "Write turns: the chats that begin, the use of the others, and both messages of each."
-    now, chats, messages = datetime.now(UTC), list[Row](), list[Row]()
-    for turn in turns:
-        answered = max(now, turn.asked)
-        if turn.begins:
-            chats.append((turn.chat_id, turn.user_id, turn.title, turn.asked, answered))
-        elif not _goes_on(connection, turn, answered):
-            continue
-        messages += _both_messages(turn, answered)
-    connection.insert("chats (id, user_id, title, created, updated)", chats, known=True)
-    connection.insert(f"messages ({ALL})", messages)
+    answered = [(turn, max(datetime.now(UTC), turn.asked)) for turn in turns]
+    chats = [(turn.chat_id, turn.user_id, turn.title, turn.asked, when) for turn, when in answered if turn.begins]
+    connection.insert("chats (id, user_id, title, created, updated)", chats)
+    standing = [(turn, when) for turn, when in answered if turn.begins or _goes_on(connection, turn, when)]
+    connection.insert(f"messages ({ALL})", [row for turn, when in standing for row in _both_messages(turn, when)])
 
 
 def save_turn(connection: Connection, turn: Turn) -> None:
-    "Write one turn."
-    save_turns(connection, [turn])
+    "Write one turn, whether its chat is there or not."
+    there = connection.execute("SELECT 1 FROM chats WHERE id = ?", [turn.chat_id]).fetchall()
+    save_turns(connection, [replace(turn, begins=turn.begins and not there)])
 
 
 def _goes_on(connection: Connection, turn: Turn, answered: datetime) -> bool:

@@ -126,8 +126,8 @@ def test_turns_that_wait_are_written_together_and_none_fails_because_of_another(
         save_turns(connection, turns)
 
     empty.write(lambda connection: arrived.wait(DEADLINE))  # keeps the writer busy until all of them wait
-    again = turn(chat="chat_0")
     turns = [turn(chat=f"chat_{number}") for number in range(20)]
+    again = turn(chat="chat_0", begins=False)
     turns += [again, replace(again, question="The same id?"), turn(chat="chat_gone", begins=False)]
     written = [empty.write_together(change, each) for each in turns]
     arrived.set()
