@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORD', 'NUMBER', 'NAME', 'GROUPS', 'PLAIN', 'NUMBERS', 'QUOTED', 'NAMES', 'EDGES', 'COUNTED', 'WEAK', 'ELSEWHERE',
-           'INEXACT', 'UNKNOWN', 'Claim', 'BULLETS', 'REFERS', 'MARKS', 'as_number', 'as_name', 'sayings', 'Evidence',
-           'evidence', 'support', 'claims', 'check', 'supported']
+           'INEXACT', 'UNKNOWN', 'Claim', 'BULLETS', 'REFERS', 'as_number', 'as_name', 'sayings', 'Evidence',
+           'evidence', 'support', 'without_marks', 'claims', 'check', 'supported']
 
 # %% ../nbs/17_support.ipynb #0a665094
 import functools
@@ -127,12 +127,17 @@ BULLETS = " \t>*-+#|_"
 REFERS = set(terms("see source sources according refer reference passage page documentation cf voir selon doc docs"))
 
 
-def claims(answer: str, marks: Sequence[tuple[int, int]]) -> list[tuple[Claim, Claim]]:
-    "For each marker its sentence, and the part of it since the marker before. `marks` are the reader's."
-    blank = answer
+def without_marks(answer: str, marks: Sequence[tuple[int, int]]) -> str:
+    "The answer with blanks in place of its markers; what only looks like one, as the [0] of `choices[0]`, stays."
     for place, number in marks:
         width = len(str(number)) + 2
-        blank = blank[:place] + " " * width + blank[place + width :]
+        answer = answer[:place] + " " * width + answer[place + width :]
+    return answer
+
+
+def claims(answer: str, marks: Sequence[tuple[int, int]]) -> list[tuple[Claim, Claim]]:
+    "For each marker its sentence, and the part of it since the marker before. `marks` are the reader's."
+    blank = without_marks(answer, marks)
     sentences, found, since, last = pieces(blank), list[tuple[Claim, Claim]](), 0, 0
     for place, number in marks:
         start, end = _sentence(blank, sentences, place)
@@ -161,9 +166,6 @@ def _sentence(blank: str, sentences: Sequence[Piece], place: int) -> tuple[int, 
     return earlier[-1].start, earlier[-1].end
 
 # %% ../nbs/17_support.ipynb #00809a9a
-MARKS = re.compile(r"\[\d{1,3}\]")
-
-
 def check(
     answer: str,  # finished
     passages: Sequence[Passage],  # in the order in which the prompt numbers them
@@ -173,10 +175,10 @@ def check(
 ) -> list[Citation]:
     "The citations of an answer, one for each marker, in its order."
     found = {n: evidence(passages[order[n - 1] - 1]) for n in dict.fromkeys(number for _, number in marks)}
-    citations = []
+    blank, citations = without_marks(answer, marks), []
     for sentence, clause in claims(answer, marks):
         n, start, _ = sentence
-        said = [MARKS.sub("", answer[begins:ends]).strip() for _, begins, ends in (sentence, clause)]
+        said = [blank[begins:ends].strip() for _, begins, ends in (sentence, clause)]
         tried = [said[0], *(text for text in said[1:] if text != said[0] and len(terms(text, language)) >= 2)]
         piece, share = max((support(text, found[n], language) for text in tried), key=lambda each: each[1])
         source = passages[order[n - 1] - 1].id

@@ -37,6 +37,13 @@ def test_a_citation_points_at_the_sentence_that_supports_it() -> None:
     assert words == "Set `stream` to true to stream a reply."
 
 
+def test_an_index_in_the_code_of_a_claim_is_no_marker() -> None:
+    steps = "1. Describe each function.\n2. Read `choices[0].message.tool_calls`.\n3. Run the functions."
+    [(found, words)] = cite("Then read `choices[0].message.tool_calls` [1].", steps)
+    assert (found.support, found.weak) == (1.0, False)
+    assert "choices[0]" in words
+
+
 def test_each_marker_is_one_citation_and_keeps_its_number() -> None:
     found = cite("One fish [2]. Two fish [1]. Red fish [2].", "Two fish.", "One fish. Red fish.")
     assert [(each.n, each.source_id) for each, _ in found] == [(1, "p2.md::0"), (2, "p1.md::0"), (1, "p2.md::0")]
