@@ -1,4 +1,4 @@
-"""Make docs/demo.mp4, docs/demo.jpg and docs/demo.fr.vtt: a real browser in front of the real app, filmed.
+"""Make docs/demo.mp4, its poster, its subtitles, and the screenshots: a real browser in front of the real app, filmed.
 
 `--dry` plays all scenes as fast as they go and films nothing; `--scenes` plays only the first so many. What was filmed
 lies in build/video/; `--again` makes the video from it anew.
@@ -41,7 +41,8 @@ ASKING = (
     "[source.url for number, source in answer.cited]",
     'ask("How do I do that in TypeScript?", chat_id=answer.chat_id)',
 )
-# What the scripted model writes; {words} stands for the number of the passage that has these words
+# What the scripted model writes; {words} stands for the number of the passage that has these words. No passage has the
+# last claim, so that one sees what becomes of such a claim.
 SCRIPT = """You describe the functions in `tools`, the model answers with `tool_calls`, and **your code runs them**: \
 the model never runs your function itself [{never runs your function}].
 
@@ -51,8 +52,7 @@ the model never runs your function itself [{never runs your function}].
 4. Run the functions in your own code, and add one `tool` message for each call [{takes five steps}].
 5. Send the messages again; the model writes the answer, or asks for another call [{takes five steps}].
 
-The function calling guide gives a list: Mistral Large 3, Mistral Medium 3.5, Mistral Small, Ministral 3 and more
-[{list that it calls}].
+Your functions may be written in any language [{never runs your function}].
 """
 
 
@@ -158,6 +158,7 @@ def cut(reel: Reel, folder: Path) -> None:
     encode(made, FRENCH, VIDEO)
     at = next((c.time for c in reel.captions if c.english.startswith(POSTER_AT)), reel.captions[0].time)
     poster(made.draw(made.cutting.shown(at) + 2)).save(POSTER, quality=88, optimize=True)
+    shutil.copytree(folder / "pictures", VIDEO.parent, dirs_exist_ok=True)
     size = VIDEO.stat().st_size / 1e6
     print(f"{VIDEO.relative_to(ROOT)}: {made.cutting.seconds:.0f} s, {size:.1f} MB, {len(reel.frames)} frames filmed")
 

@@ -92,6 +92,12 @@ class Camera:
         self.reel.frames.append((frame["metadata"]["timestamp"], name, self._shot))
         session.send("Page.screencastFrameAck", {"sessionId": frame["sessionId"]})
 
+    def picture(self, name: str) -> None:
+        "Keep what the page shows as a picture of its own, without band and pointer."
+        if self.folder:
+            with self.waiting(0):
+                self.page.screenshot(path=self.folder / "pictures" / name)
+
     # --- Time
     def hold(self, seconds: float) -> None:
         "Let the reader look."

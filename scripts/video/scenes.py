@@ -163,6 +163,7 @@ def ask_with_nothing(studio: Studio) -> None:
         "Chaque affirmation porte un numéro. Survolez-le : voici la phrase qui la fonde.",
     )
     camera.read()
+    camera.picture("screenshot.png")
     camera.click(chip)
     camera.see(page.locator("#source-1"))
     camera.say(
@@ -252,10 +253,14 @@ def ask_a_model(studio: Studio) -> None:
     studio.ask("How do I let a model call my functions?")
     studio.answer()
     camera.say(
-        "Each citation is checked: does the passage share its words, numbers and names?",
-        "Chaque citation est vérifiée : le passage a-t-il ses mots, ses nombres, ses noms ?",
+        "Each citation is checked: words, numbers, names. A claim without support looks weak.",
+        "Chaque citation est vérifiée : mots, nombres, noms. Une affirmation peu étayée se voit.",
     )
-    camera.point(studio.answer().locator("a.chip").nth(1))
+    chips = studio.answer().locator("a.chip")
+    camera.point(chips.nth(1))
+    camera.hold(1.8)
+    camera.point(studio.answer().locator("a.chip.weak").last)
+    camera.see(studio.page.locator("#preview em"))
     camera.read()
 
 
@@ -272,6 +277,7 @@ def reproduce_it(studio: Studio) -> None:
     camera.click(dialog.get_by_role("button", name="Python"))
     camera.see(dialog.locator("pre"), "from mistralai")
     camera.read()
+    camera.picture("screenshots/reproduce.png")
     camera.click(dialog.locator(".close"))
 
 
@@ -286,6 +292,7 @@ def look_at_the_metrics(studio: Studio) -> None:
     camera.point(page.locator(".figures div").nth(1))
     camera.point(page.locator(".figures div").nth(7))
     camera.read()
+    camera.picture("screenshots/metrics.png")
 
 
 def change_the_looks(studio: Studio) -> None:
@@ -297,6 +304,7 @@ def change_the_looks(studio: Studio) -> None:
     camera.click(page.locator("label:has(input[value=fr]) span"))
     camera.see(page.get_by_role("tab", name="Discussion"))
     camera.read()
+    camera.picture("screenshots/dark-french.png")
 
 
 def look_on_a_phone(studio: Studio) -> None:
@@ -317,6 +325,7 @@ def look_on_a_phone(studio: Studio) -> None:
     camera.hold(1.0)
     camera.scroll(-420, 2.0)
     camera.read()
+    camera.picture("screenshots/phone.png")
 
 
 def call_it_over_http(studio: Studio) -> None:
