@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAYS', 'FoundPassages', 'CitedAnswer', 'find_passages', 'answer_question', 'make_server', 'without_log_handlers',
-           'serving', 'serve_stdio']
+           'say_post', 'serving', 'serve_stdio']
 
 # %% ../nbs/48_mcp.ipynb #64297230
 import asyncio
@@ -16,6 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from . import __version__
 from .api.http import address_of
@@ -156,6 +160,11 @@ def without_log_handlers(make: "Callable[[], MCPServer[Any]]") -> "MCPServer[Any
     return server
 
 # %% ../nbs/48_mcp.ipynb #0218b0fd
+async def say_post(request: Request) -> Response:
+    "Tell that `/mcp` takes POST alone: there are no sessions here."
+    raise HTTPException(405, headers={"Allow": "POST"})
+
+
 @asynccontextmanager
 async def serving(app: FastAPI, service: ChatService) -> AsyncGenerator[None, None]:
     "Answer at `/mcp` for as long as this is open. Does nothing where the package mcp is not installed."
@@ -164,7 +173,8 @@ async def serving(app: FastAPI, service: ChatService) -> AsyncGenerator[None, No
         return
     server = await asyncio.to_thread(make_server, service)  # the package takes half a second to import
     mounted = server.streamable_http_app(stateless_http=True, host=service.settings.host)
-    app.router.routes[:0] = mounted.routes  # before the web app, which answers at every address
+    silent = Route("/mcp", say_post, methods=["GET", "DELETE"])  # a stream on which nothing would ever come
+    app.router.routes[:0] = [silent, *mounted.routes]  # before the web app, which answers at every address
     async with server.session_manager.run():
         yield
 

@@ -8,6 +8,7 @@ __all__ = ['log', 'Loaded', 'RENEW', 'showing', 'create_app', 'listen', 'Announc
 # %% ../nbs/74_serve.ipynb #4777e7b5
 import asyncio
 import logging
+import os
 import signal
 import socket
 import time
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from .api.app import create_api
+from .api.guard import framing
 from .api.http import stop_streams
 from .chat import ChatService
 from .chats import purge_chats
@@ -42,13 +44,13 @@ log = logging.getLogger(__name__)
 async def showing(app: FastAPI, service: ChatService) -> AsyncGenerator[ASGIApp, None]:
     "The web app, for as long as this is open. Raises `DocStralError` where it cannot be made."
 
-    def make() -> FastAPI:
+    async def make() -> FastAPI:  # a coroutine: where no loop runs, Gradio makes one and never closes it
         from docstral.web.ui import make_pages  # Gradio takes seconds to import
 
         return make_pages(service)
 
     try:
-        pages = await asyncio.to_thread(make)
+        pages = await asyncio.to_thread(asyncio.run, make())
     except Exception as error:
         log.debug("the web app could not be loaded", exc_info=True)
         problem = f"The web app could not be loaded: {error}"
@@ -69,7 +71,7 @@ def create_app(
     progress: Progress = lambda step, done, total: None,
 ) -> FastAPI:
     "The application: API, and the web app at /. Loads the web app and the index when it starts."
-    later = Later()
+    later = Later(framing(service.settings, os.environ))
 
     async def load(opened: AsyncExitStack, stopping: asyncio.Event) -> None:
         await opened.enter_async_context(serving(app, service))

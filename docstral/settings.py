@@ -9,6 +9,7 @@ __all__ = ['PROVIDERS', 'read_value', 'setting', 'default_data_dir', 'variable',
 import configparser
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -125,6 +126,21 @@ class Settings:
     stop_timeout: float = setting(8.0, "Seconds that answers may go on when the server is told to stop")
     log_format: str = setting("text", "Lines of the log", "text", "json")
     log_level: str = setting("info", "What is logged, and all that is graver", "debug", "info", "warning", "error")
+    hosts: tuple[str, ...] = setting(
+        (),
+        "Names that the app is reached by, such as docs.example.org; *: any. Default: this machine's own, see docs/SECURITY.md",
+    )
+    origins: tuple[str, ...] = setting(
+        (), "Pages of other sites that may use the API, such as https://example.org. Default: none"
+    )
+    frames: tuple[str, ...] = setting(
+        (),
+        "Sites that may show the app in a frame, such as https://example.org. Default: none; on a Space huggingface.co",
+    )
+    rate_limit: int = setting(
+        0,
+        "Requests a minute of one reader; a question counts as 10. Default 0: 600, and no limit on this machine itself",
+    )
     traces_url: str = setting(
         "", "OpenTelemetry collector (OTLP over HTTP), such as http://127.0.0.1:4318. Default: no traces"
     )
@@ -145,8 +161,10 @@ class Settings:
         "Take texts for paths, and one folder for a list of one."
         docs = (self.docs,) if isinstance(self.docs, str | Path) else self.docs
         object.__setattr__(self, "docs", tuple(Path(folder).expanduser() for folder in docs))
-        fallback = read_value("fallback", self.fallback, tuple[str, ...]) if isinstance(self.fallback, str) else None
-        object.__setattr__(self, "fallback", tuple(self.fallback) if fallback is None else fallback)
+        for name in ("fallback", "hosts", "origins", "frames"):
+            value = getattr(self, name)
+            listed = read_value(name, value, tuple[str, ...]) if isinstance(value, str) else tuple(value)
+            object.__setattr__(self, name, listed)
         object.__setattr__(self, "data_dir", Path(self.data_dir).expanduser())
         for field_ in fields(self):
             value, choices = getattr(self, field_.name), field_.metadata["choices"]
@@ -165,6 +183,12 @@ class Settings:
             )
         if unknown := [name for name in self.fallback if name not in PROVIDERS]:
             raise SettingsError(f"fallback holds {unknown[0]!r}; it can hold {', '.join(PROVIDERS)}.")
+        for name, origin in [
+            *(("origins", each) for each in self.origins),
+            *(("frames", each) for each in self.frames),
+        ]:
+            if not re.fullmatch(r"[a-z][a-z.+-]*://[\w.*:\[\]-]+", origin):
+                raise SettingsError(f"{name} holds {origin!r}; an origin is like https://example.org, without a path.")
         if self.passages < 1:
             raise SettingsError(f"passages is {self.passages}; an answer needs at least one.")
         for name in ("answers", "answers_per_reader"):

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Literal, TypedDict
 def new_id(
     prefix: str,  # what it names: "chat", "msg", ...
 ) -> str:
-    "A new identifier that sorts by the time it was made: prefix, microseconds in hex, 40 random bits."
-    return f"{prefix}_{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
+    "A new identifier that sorts by the time it was made: prefix, microseconds in hex, 64 random bits."
+    return f"{prefix}_{time.time_ns() // 1000:014x}{secrets.token_hex(8)}"
 
 # %% ../nbs/00_types.ipynb #8d6623b6
 @dataclass(frozen=True, slots=True)

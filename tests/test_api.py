@@ -171,14 +171,14 @@ async def test_an_error_that_is_not_foreseen_has_the_one_shape(
 ) -> None:
     monkeypatch.setattr("docstral.api.metrics.totals", lambda store: 1 / 0)
     transport = httpx2.ASGITransport(create_api(service), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         error = error_of(await client.get("/metrics"), 500)
     assert error["code"] == "internal" and "division" not in error["message"]
 
 
 async def test_before_the_index_is_loaded_there_is_503(settings: Settings, store: Store) -> None:
     transport = httpx2.ASGITransport(create_api(ChatService(settings, store)))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         health = await client.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "starting")
         refused = await client.post("/chat", json=STREAM)

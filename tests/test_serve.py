@@ -77,11 +77,15 @@ def test_an_answer_is_ended_and_kept_when_the_server_stops(
 
 @contextmanager
 def open_page(port: int) -> Iterator[None]:
-    "What each open page of the web app holds: a connection that never ends by itself."
-    with socket.create_connection(("127.0.0.1", port)) as page:
-        page.sendall(b"GET /gradio_api/heartbeat/some-tab HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert b"200 OK" in page.recv(1000)
-        yield
+    "What a page of the web app holds that follows an answer: a connection on which more may come."
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE, trust_env=False) as page:
+        events = page.get("/config").json()["dependencies"]
+        follow = next(event["id"] for event in events if event["queue"] and event["backend_fn"])
+        body = {"fn_index": follow, "data": [""], "session_hash": "tab"}
+        page.post("/gradio_api/queue/join", json=body).raise_for_status()
+        with page.stream("GET", "/gradio_api/queue/data?session_hash=tab") as reply:
+            assert reply.status_code == 200
+            yield
 
 
 @pytest.mark.parametrize("server", [{"DOCSTRAL_STOP_TIMEOUT": DEADLINE}], indirect=True)

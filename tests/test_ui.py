@@ -310,7 +310,7 @@ async def test_metrics_count_every_answer(desk: Desk) -> None:
 
 
 async def test_the_page_loads_nothing_from_elsewhere(service: ChatService) -> None:
-    with TestClient(make_pages(service)) as client:
+    with TestClient(make_pages(service), base_url="http://127.0.0.1") as client:
         page = client.get("/", headers={"accept": "text/html"}).text
         loaded = [
             attributes.get("src") or attributes.get("href") or ""

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
 from .chats import add_chat_routes, add_file_routes, add_own_chats_routes
+from .guard import Guard
 from .http import Identity, add_error_handlers, add_method_errors
 from .messages import add_message_routes
 from .metrics import Observed, add_metrics_routes
@@ -39,6 +41,13 @@ def create_api(service: ChatService, **options: Any) -> FastAPI:
     "The HTTP API of a service. FastAPI's own pages are off: they load scripts from another host."
     app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, **options)
     app.state.streams = set()
+    if service.settings.origins:
+        headers = ["authorization", "content-type", "x-mistral-api-key"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=service.settings.origins, allow_methods=["*"], allow_headers=headers,
+            expose_headers=["retry-after", "x-request-id"],
+        )  # fmt: skip
+    app.add_middleware(Guard, settings=service.settings)
     app.add_middleware(Observed, exposition=service.recorder.exposition)
     app.add_middleware(Identity)
     add_error_handlers(app)

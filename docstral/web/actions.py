@@ -159,7 +159,8 @@ async def restore(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> P
 # %% ../../nbs/63_web_actions.ipynb #55062a42
 async def rate_this(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
     "Rate an answer, with or without a word on it."
-    message, rating, comment = fields.get("message", ""), int(fields.get("rating", "0")), fields.get("comment", "")
+    message, comment = fields.get("message", ""), fields.get("comment", "")
+    rating = {"1": 1, "-1": -1}.get(fields.get("rating", ""), 0)
     stored = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, message)
     rating = 0 if stored.rating == rating and not comment else rating
     await asyncio.to_thread(rate, desk.service.store, reader.user_id, message, rating, comment)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'ASSETS', 'CSS', 'SCRIPT', 'CONNECT', 'KEEP_IN_VIEW', 'OPEN_WHERE_WIDE', 'TICK', 'DO_NOT_TICK', 'SPEAK',
-           'SIGNAL', 'ADDRESSED_CHAT', 'ADDRESS_CHAT', 'POLICY', 'HEAD', 'color_variables', 'gradio_theme']
+           'SIGNAL', 'ADDRESSED_CHAT', 'ADDRESS_CHAT', 'HEAD', 'color_variables', 'gradio_theme']
 
 # %% ../../nbs/58_web_theme.ipynb #dc2343fc
 from importlib import resources
@@ -82,11 +82,6 @@ ADDRESSED_CHAT = "() => new URLSearchParams(location.search).get('chat') ?? ''"
 ADDRESS_CHAT = "(chat) => history.replaceState(null, '', chat ? '?chat=' + chat : location.pathname)"
 
 # %% ../../nbs/58_web_theme.ipynb #a99933be
-POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
-    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'"
-)
 HEAD = (
-    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
     f"<style>{color_variables()}html, body {{background: var(--ds-page) !important}}</style>\n<script>{SCRIPT}</script>"
 )

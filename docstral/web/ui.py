@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['Screen', 'TABS', 'REFRESH', 'HIDDEN', 'Updates', 'WIRE', 'PLAIN', 'LINGER', 'html_part', 'lay_out_sidebar',
-           'lay_out_chat', 'lay_out_sources', 'lay_out_metrics', 'lay_out', 'updates', 'reader_of', 'wire_chat',
-           'wire_stream', 'wire_page', 'wire_metrics', 'build_blocks', 'make_pages']
+           'lay_out_chat', 'lay_out_sources', 'lay_out_metrics', 'lay_out', 'updates', 'reader_of', 'texts_of',
+           'wire_chat', 'wire_stream', 'wire_page', 'wire_metrics', 'build_blocks', 'make_pages']
 
 # %% ../../nbs/65_web_ui.ipynb #34192a3d
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, timedelta, timezone
@@ -17,11 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from starlette.routing import Mount
 
-from ..api.http import address_of, user_id
+from ..api.guard import framing
+from ..api.http import add_error_handlers, address_of, user_id
 from ..types import new_id
 from .actions import act
 from .desk import DEMO, Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
+from .gate import Gate
 from .page import OwnHead
 from .panels import show_banner, show_foot, show_head
 from .sooner import sooner
@@ -132,7 +136,8 @@ def updates(screen: Screen, parts: Parts, words: Words) -> dict[Any, Any]:
                     changes[f"tab_{tab}"]["label"] = getattr(words, tab)
             case _:
                 changes[name]["value"] = content
-    return {screen[name]: gr.update(**change) for name, change in changes.items() if change}
+    found = {screen[name]: gr.update(**change) for name, change in changes.items() if change}
+    return found or {screen["signal"]: gr.skip()}  # Gradio does not take an empty one for a change of nothing
 
 # %% ../../nbs/65_web_ui.ipynb #1ebcf92d
 def reader_of(request: gr.Request) -> Reader:
@@ -146,6 +151,12 @@ def reader_of(request: gr.Request) -> Reader:
     return Reader(user_id(cookies), str(request.session_hash), language, zone, address_of(request))
 
 # %% ../../nbs/65_web_ui.ipynb #8877a05e
+def texts_of(data: Any) -> dict[str, str]:
+    "The fields that come with an event. What is no text is left out: only forged events have that."
+    fields = data.items() if isinstance(data, dict) else ()
+    return {name: value for name, value in fields if isinstance(value, str)}
+
+
 Updates = dict[Any, Any]
 WIRE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 PLAIN: dict[str, Any] = WIRE | {"queue": False, "trigger_mode": "multiple"}
@@ -156,13 +167,13 @@ def wire_chat(screen: Screen, desk: Desk) -> None:
     "Connect the chat with what a reader can do in it."
     everything, chat_id = list(screen.values()), screen["chat_id"]
 
-    async def on_ask(text: str, chat_id: str, editing: str, request: gr.Request) -> Updates:
+    async def on_ask(text: str | None, chat_id: str | None, editing: str | None, request: gr.Request) -> Updates:
         reader = reader_of(request)
-        return updates(screen, await ask(desk, reader, text, chat_id, editing), reader.words)
+        return updates(screen, await ask(desk, reader, text or "", chat_id or "", editing or ""), reader.words)
 
-    async def on_act(chat_id: str, event: gr.EventData, request: gr.Request) -> Updates:
+    async def on_act(chat_id: str | None, event: gr.EventData, request: gr.Request) -> Updates:
         reader = reader_of(request)
-        return updates(screen, await act(desk, reader, chat_id, event._data or {}), reader.words)
+        return updates(screen, await act(desk, reader, chat_id or "", texts_of(event._data)), reader.words)
 
     async def on_stop(request: gr.Request) -> Updates:
         reader = reader_of(request)
@@ -190,9 +201,9 @@ def wire_stream(screen: Screen, desk: Desk) -> None:
 def wire_page(screen: Screen, desk: Desk, blocks: gr.Blocks) -> None:
     "Connect the opening of the page, and keep its address that of the open chat."
 
-    async def on_load(chat_id: str, request: gr.Request) -> Updates:
+    async def on_load(chat_id: str | None, request: gr.Request) -> Updates:
         reader = reader_of(request)
-        return updates(screen, await open_page(desk, reader, chat_id), reader.words)
+        return updates(screen, await open_page(desk, reader, chat_id or ""), reader.words)
 
     async def on_wait(request: gr.Request) -> Updates:
         reader = reader_of(request)
@@ -209,8 +220,8 @@ def wire_page(screen: Screen, desk: Desk, blocks: gr.Blocks) -> None:
 def wire_metrics(screen: Screen, desk: Desk) -> None:
     "Show the metrics when their tab is opened, and anew every few seconds while it stays open."
 
-    async def on_look(shown: str, request: gr.Request) -> Updates:
-        reader, (window, _, split) = reader_of(request), shown.partition(" ")
+    async def on_look(shown: str | None, request: gr.Request) -> Updates:
+        reader, (window, _, split) = reader_of(request), (shown or "").partition(" ")
         parts = await asyncio.to_thread(show_metrics, desk, reader, window, bool(split))
         return updates(screen, {"figures": parts["figures"]}, reader.words)
 
@@ -243,12 +254,17 @@ def make_pages(service: "ChatService") -> FastAPI:
 
     pages = FastAPI(openapi_url=None, lifespan=lifespan)
     pages.state.desk = desk
-    pages.add_middleware(OwnHead)
+    pages.add_middleware(OwnHead, framed=framing(service.settings, os.environ))
+    add_error_handlers(pages)
     if DEMO.is_file():  # in a checkout that has it
         pages.get("/demo.mp4")(lambda: FileResponse(DEMO))
+    blocks = build_blocks(service, desk)
     gr.mount_gradio_app(
-        pages, build_blocks(service, desk), path="/", ssr_mode=False, run_history=False, show_error=False,
+        pages, blocks, path="/", ssr_mode=False, run_history=False, show_error=False,
         footer_links=[], max_file_size=1, theme=gradio_theme(), css=CSS,
     )  # fmt: skip
-    pages.state.gradio = pages.routes[-1].app  # type: ignore[attr-defined]
+    mounted = pages.routes[-1]
+    assert isinstance(mounted, Mount)
+    pages.state.gradio = mounted.app
+    mounted.app = Gate(mounted.app, {number: len(event.inputs) for number, event in blocks.fns.items()})
     return pages

@@ -267,6 +267,7 @@ class SourcesWords:
 
     sources = Word("Sources", "Sources")
     back = Word("Back to the answer", "Retour à la réponse")
+    nowhere = Word("There is nothing at this address.", "Il n'y a rien à cette adresse.")
     no_sources = Word(
         "Ask a question: the passages behind the answer appear here.",
         "Posez une question\u00a0: les passages qui fondent la réponse apparaîtront ici.",

@@ -1,0 +1,671 @@
+"What strangers, other sites and broken clients try over HTTP: nobody reads or changes what is another's."
+
+import json
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from helpers import DEADLINE, Live, read_events
+from mistral_server import Gate, Reply, ScriptedMistral
+from starlette.routing import Mount, Route
+
+from docstral.api import guard
+from docstral.chat import ChatService
+from docstral.serve import create_app
+from docstral.settings import Settings
+from docstral.store import Store
+from docstral.web.actions import ACTIONS
+from docstral.web.ui import build_blocks
+
+SECRET = "Xyzzyplugh"  # a word of Ada's that nobody else may see
+QUESTION = f"{SECRET}: How do I stream a chat completion?"
+NAMES = re.compile(r"\{[^}]*\}")
+
+
+class App:
+    "The whole application over HTTP, and its readers."
+
+    def __init__(self, url: str, app: FastAPI, mistral: ScriptedMistral, store: Store):
+        self.url, self.app, self.mistral, self.store = url, app, mistral, store
+        self.clients: list[httpx2.Client] = []
+
+    def reader(self, **headers: str) -> httpx2.Client:
+        "A browser with a cookie of its own."
+        client = httpx2.Client(base_url=self.url, timeout=DEADLINE, trust_env=False, headers=headers)
+        client.get("/chats").raise_for_status()
+        self.clients.append(client)
+        return client
+
+
+@pytest.fixture(scope="module")
+def shop(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    "The application with its pages, as it runs on a reader's own machine; a scripted model answers."
+    data = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("secure") / "data"))
+    loaded = threading.Event()
+    with ScriptedMistral() as mistral, Store(data / "docstral.duckdb") as store:
+        settings = Settings(data_dir=data, docs=(pages,), mistral_url=mistral.url, mistral_api_key="k")
+        app = create_app(ChatService(settings, store), lambda error: loaded.set())
+        with Live(app) as server:
+            assert loaded.wait(DEADLINE)
+            made = App(server.url, app, mistral, store)
+            yield made
+            for client in made.clients:
+                client.close()
+
+
+@pytest.fixture
+def ada(shop: App) -> httpx2.Client:
+    "A reader with a chat."
+    return shop.reader()
+
+
+@pytest.fixture
+def eve(shop: App) -> httpx2.Client:
+    "Another one, who wants to see it."
+    return shop.reader()
+
+
+def asked(client: httpx2.Client, text: str = QUESTION) -> tuple[str, str]:
+    "The ids of the chat and of the answer to a question."
+    events = read_events(client.post("/chat", json={"message": text}).text)
+    assert events[-1][0] == "done", events[-1]
+    return events[0][1]["chat_id"], events[0][1]["message_id"]
+
+
+# Every address. A new one has to come into this table, with what a stranger would try there and may get.
+Tried = tuple[dict[str, Any], set[int]]
+STRANGER: dict[str, Tried] = {
+    "POST /chat": ({"json": {"message": "And?", "chat_id": "CHAT"}}, {404}),
+    "GET /chats": ({"params": {"q": SECRET}}, {200}),
+    "GET /chat/{chat_id}": ({}, {404}),
+    "PATCH /chat/{chat_id}": ({"json": {"title": "Mine"}}, {404}),
+    "DELETE /chat/{chat_id}": ({}, {404}),
+    "POST /chat/{chat_id}/restore": ({}, {404}),
+    "GET /chat/{chat_id}/export": ({"params": {"format": "json"}}, {404}),
+    "POST /chats/import": ({"content": b'{"id": "CHAT"}'}, {422}),
+    "POST /message/{message_id}/feedback": ({"json": {"rating": -1, "comment": "mine"}}, {404}),
+    "GET /message/{message_id}/reproduce": ({}, {404}),
+    "GET /message/{message_id}/explain": ({}, {404}),
+    "GET /search": ({"params": {"q": SECRET}}, {200}),
+    "GET /health": ({}, {200}),
+    "GET /metrics": ({}, {200}),
+    "POST /snapshot": ({"headers": {"authorization": "Bearer guess"}}, {404}),
+    "GET /models": ({}, {200}),
+    "POST /v1/chat/completions": ({"json": {"messages": [{"role": "user", "content": "CHAT"}]}}, {200}),
+    "GET /v1/models": ({}, {200}),
+    "GET /openapi.json": ({}, {200}),
+    "GET /demo.mp4": ({"headers": {"range": "bytes=0-0"}}, {206}),
+    "POST /mcp": ({"json": {}}, {400, 406, 422}),
+    "GET /mcp": ({}, {405}),
+    "DELETE /mcp": ({}, {405}),
+}
+
+
+def addresses(found: list[Any]) -> Iterator[str]:
+    "Every method and path of a route table; what is mounted has a test of its own."
+    for route in found:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from addresses(inner.routes)
+        elif isinstance(route, Route | APIRoute) and route.name != "refuse":
+            for method in (route.methods or {"GET", "POST", "DELETE"}) - {"HEAD", "OPTIONS"}:
+                yield f"{method} {route.path}"
+        elif not isinstance(route, Route | Mount):
+            raise AssertionError(f"a route of a kind that this test does not know: {route}")
+
+
+def test_a_stranger_gets_nothing_at_any_address(shop: App, ada: httpx2.Client, eve: httpx2.Client) -> None:
+    chat, message = asked(ada)
+    before = ada.get(f"/chat/{chat}/export?format=json").content
+    there = set(addresses(shop.app.routes))
+    assert there - set(STRANGER) == set(), "addresses without a check"
+    assert set(STRANGER) - there <= {"GET /demo.mp4", "POST /mcp", "GET /mcp", "DELETE /mcp"}, (
+        "checks without an address"
+    )
+    for address in sorted(there, key=lambda each: each.startswith("DELETE")):
+        request, statuses = STRANGER[address]
+        method, path = address.split()
+        path = path.replace("{chat_id}", chat).replace("{message_id}", message)
+        body = json.loads(json.dumps(request.get("json")).replace("CHAT", chat))
+        reply = eve.request(method, path, **request | ({"json": body} if body is not None else {}))
+        assert reply.status_code in statuses, f"{address}: {reply.status_code} {reply.text}"
+        assert SECRET not in reply.text.replace(path, ""), address
+    assert ada.get(f"/chat/{chat}/export?format=json").content == before, "the chat is as it was"
+
+
+def test_deleting_restoring_and_replacing_are_for_the_owner(ada: httpx2.Client, eve: httpx2.Client) -> None:
+    chat, message = asked(ada)
+    mine, _ = asked(eve, "How do I embed?")
+    for attempt in (
+        {"chat_id": mine, "replaces": message},
+        {"replaces": message},
+        {"chat_id": chat, "replaces": message},
+    ):
+        reply = eve.post("/chat", json={"message": "Mine now", **attempt})
+        assert reply.status_code in (404, 422), reply.text
+    ada.delete(f"/chat/{chat}").raise_for_status()
+    assert eve.post(f"/chat/{chat}/restore").status_code == 404
+    assert ada.post(f"/chat/{chat}/restore").status_code == 200
+    assert len(ada.get(f"/chat/{chat}").json()["messages"]) == 2
+
+
+def test_ids_and_cookies_cannot_be_guessed(shop: App, ada: httpx2.Client) -> None:
+    ids = [asked(ada) for _ in range(3)]
+    random = [part[-16:] for pair in ids for part in pair]
+    assert len(set(random)) == 6 and all(re.fullmatch(r"[0-9a-f]{16}", part) for part in random), "64 random bits each"
+    cookies = [shop.reader().cookies["docstral_session"] for _ in range(3)]
+    assert len(set(cookies)) == 3 and all(len(cookie) == 43 for cookie in cookies), "256 random bits in base 64"
+
+
+# --- Gradio's events
+
+
+class Tab:
+    "A browser tab as Gradio's own script speaks for it."
+
+    def __init__(self, client: httpx2.Client, session: str):
+        self.client, self.session = client, session
+        self.config = client.get("/config").json()
+        self.events = {event["id"]: event for event in self.config["dependencies"] if event["backend_fn"]}
+
+    def named(self, part: str, trigger: str) -> int:
+        "The event of a part of the screen."
+        components = {each["id"]: each["props"].get("elem_id") for each in self.config["components"]}
+        found = [
+            number
+            for number, event in self.events.items()
+            for component, name in event["targets"]
+            if name == trigger and (components.get(component) == part or not part)
+        ]
+        return int(found[0])
+
+    def body(self, number: int, data: list[Any], event: Any = None) -> dict[str, Any]:
+        "What is sent for an event."
+        return {"fn_index": number, "data": data, "event_data": event, "session_hash": self.session, "trigger_id": None}
+
+    def run(self, number: int, data: list[Any], event: Any = None) -> httpx2.Response:
+        "An event with one reply."
+        return self.client.post("/gradio_api/run/predict", json=self.body(number, data, event))
+
+    def join(self, number: int, data: list[Any]) -> httpx2.Response:
+        "An event whose replies stream."
+        return self.client.post("/gradio_api/queue/join", json=self.body(number, data))
+
+    def stream(self) -> str:
+        "What streams to this tab, to its end."
+        return self.client.get("/gradio_api/queue/data", params={"session_hash": self.session}).text
+
+    def ask(self, text: str = QUESTION) -> str:
+        "Ask; gives the token by which the answer is followed."
+        reply = self.run(self.named("question", "submit"), [text, "", ""])
+        return next(found for found in re.findall(r"look_\w+", reply.text))
+
+
+def forged(chat: str, message: str) -> list[dict[str, str]]:
+    "Event data for each action, with another reader's ids."
+    fields = {
+        "chat": chat,
+        "message": message,
+        "q": SECRET,
+        "title": "Mine",
+        "rating": "1",
+        "comment": "mine",
+        "n": "1",
+    }
+    fields |= {"growing": message, "question": "", "open": "True", "name": "rag", "value": "", "opened": "yes"}
+    return [fields | {"act": act} for act in ACTIONS if act not in ("key", "forget")]
+
+
+def test_a_stranger_gets_nothing_from_any_event_of_the_web_app(
+    shop: App, ada: httpx2.Client, eve: httpx2.Client
+) -> None:
+    chat, message = asked(ada)
+    before = ada.get(f"/chat/{chat}/export?format=json").content
+    gate = Gate()
+    shop.mistral.script(Reply([f"{SECRET} one ", gate, f"{SECRET} two."]))
+    own, theirs = Tab(ada, "samesession"), Tab(eve, "samesession")  # as if Eve knew the name of Ada's session
+    token = own.ask()
+    follow = next(number for number, event in own.events.items() if event["queue"])
+    own.join(follow, [token]).raise_for_status()
+    shop.mistral.wait_until(lambda: shop.mistral.active > 0)
+
+    seen = []
+    assert set(theirs.events) == set(own.events) and len(theirs.events) >= 8
+    for number, event in theirs.events.items():
+        inputs = [chat] * len(event["inputs"])
+        if event["queue"]:
+            theirs.join(number, [token]).raise_for_status()
+            seen.append(theirs.stream())
+            continue
+        for data in (inputs, [message] * len(inputs), [token] * len(inputs)):
+            for fields in forged(chat, message) if number == theirs.named("bridge", "act") else [None]:
+                reply = theirs.run(number, data, fields)
+                assert reply.status_code == 200, f"{event['targets']} {fields}: {reply.text}"
+                seen.append(reply.text)
+    for text in seen:
+        assert f"{SECRET} " not in text and "mine\\" not in text, text[:2000]
+    assert ada.get(f"/chat/{chat}/export?format=json").content == before, "the chat is as it was"
+    gate.open()
+    assert f"{SECRET} two." in own.stream(), "nobody stopped the answer or took its stream"
+
+
+def test_forged_events_are_refused_or_change_nothing(
+    shop: App, eve: httpx2.Client, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tab = Tab(eve, "evesession")
+    bridge, submit = tab.named("bridge", "act"), tab.named("question", "submit")
+    odd: list[Any] = [
+        1,
+        "text",
+        [1],
+        {"act": 1},
+        {"act": ["open"]},
+        {"act": "rate", "rating": "x", "message": "m"},
+        {"act": "open", "chat": {"a": 1}},
+        {"act": "metrics", "window": "'; DROP TABLE"},
+        {"act": "__class__"},
+        {"act": "reproduce", "form": "../../x", "message": "m"},
+        {"act": "cite", "n": "1'><b>"},
+    ]
+    for event in odd:
+        assert tab.run(bridge, [""], event).status_code == 200, event
+        assert tab.run(bridge, [{"a": 1}], event).status_code == 200, event
+        assert tab.run(bridge, [None], event).status_code == 200, event
+    for data in ([None, None, None], [1, 2, 3], [{}, [], {}], ["x", "../..", "\x00"]):
+        assert tab.run(submit, data).status_code == 200, data
+    assert "Traceback" not in "".join(capfd.readouterr())
+    for body in (b"", b"[]", b"{}", b'{"data": {}}', b"\xff", b'{"data": [], "session_hash": "../x"}', b'{"data": []}'):
+        for path in ("/gradio_api/run/predict", "/gradio_api/queue/join"):
+            assert eve.post(path, content=body).status_code == 422, (path, body)
+    for number in (-1, 10_000, "x", None):
+        assert tab.run(number, []).status_code == 422, number  # type: ignore[arg-type]
+    assert tab.run(submit, []).status_code == 422 and tab.run(submit, [""] * 99).status_code == 422
+    for query in ("", "?session_hash=", "?session_hash=..%2f", "?session_hash=a&session_hash=b"):
+        assert eve.get(f"/gradio_api/queue/data{query}").status_code == 422, query
+
+
+# --- Gradio's addresses
+
+NEEDED = {
+    "/",
+    "/theme.css",
+    "/favicon.ico",
+    "/robots.txt",
+    "/config",
+    "/assets/{path:path}",
+    "/static/{path:path}",
+    "/gradio_api/app_id",
+    "/gradio_api/queue/data",
+    "/gradio_api/queue/join",
+    "/gradio_api/run/{api_name}",
+    "/openapi.json",  # the API's own answers there
+}
+
+
+def test_every_address_of_gradio_that_the_page_does_not_need_is_closed(shop: App, eve: httpx2.Client) -> None:
+    found = set(addresses(shop.app.state.pages.routes))
+    assert len(found) > 60 and {address.split()[1] for address in found} >= NEEDED, "Gradio's routes are looked at"
+    for address in found:
+        method, path = address.split()
+        if path not in NEEDED:
+            reply = eve.request(method, NAMES.sub("x", path))
+            assert reply.status_code == 404, f"{address}: {reply.status_code}"
+            assert reply.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/proxy=https://huggingface.co/x",
+        "/gradio_api/proxy=http://127.0.0.1:9/x",
+        "/gradio_api/file=https://example.org/",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=../../../../etc/passwd",
+        "/gradio_api/file/etc/passwd",
+        "/gradio_api/stream/x/0/1/playlist.m3u8",
+        "/gradio_api/heartbeat/x",
+        "/gradio_api/run/on_ask",
+        "/gradio_api/info",
+        "/gradio_api/deep_link?session_hash=x",
+        "/gradio_api/runs",
+        "/gradio_api/queue/status",
+        "/gradio_api/upload_progress?upload_id=x",
+        "/gradio_api/openapi.json",
+        "/monitoring",
+        "/login",
+        "/logout",
+        "/docs",
+        "/svelte/index.js",
+        "/static/../../../../../../etc/passwd",
+        "/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/static/js/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "/static/js/..%5c..%5cetc%5cpasswd",
+        "/static/%252e%252e%252fetc/passwd",
+        "/assets/..%2findex.html",
+        "/assets//etc/passwd",
+        "/assets/%00",
+        "/assets/x%00.js",
+        "/.env",
+        "/settings.ini",
+        "/docstral.duckdb",
+        "/chat/..%2f..%2fetc%2fpasswd",
+        "/chat/%00",
+        "/chat/../chats/x",
+        "/chat/x%0d%0aset-cookie:%20a=b/export",
+        "/message/%2e%2e%2fx/explain",
+        "/message/x%00y/reproduce",
+        "/mcp/../../etc/passwd",
+        "/index/x",
+        "//etc/passwd",
+    ],
+)
+def test_no_path_leads_out_or_to_another_server(shop: App, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", int(shop.url.rpartition(":")[2])), timeout=DEADLINE) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())  # as it stands
+        reply = b"".join(iter(lambda: raw.recv(65_536), b""))
+    status = int(reply.split()[1])
+    assert status in (400, 404, 405), reply[:300]
+    assert b"root:" not in reply and b"\r\nset-cookie: a=b" not in reply.lower()
+
+
+# --- Hosts, pages of other sites
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io",
+        "192.168.0.1",
+        "evil",
+        "a@localhost",
+        "localhost:80:80",
+    ],
+)
+def test_a_name_that_is_not_the_apps_is_refused(shop: App, host: str) -> None:
+    for name in ("host", "x-forwarded-host"):
+        reply = httpx2.get(f"{shop.url}/chats", headers={name: host}, trust_env=False)
+        assert reply.status_code == 421 and reply.json()["error"]["code"] == "unknown_host"
+        assert "set-cookie" not in reply.headers or SECRET not in reply.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "LOCALHOST:1234"])
+def test_this_machines_names_are_answered(shop: App, host: str) -> None:
+    assert httpx2.get(f"{shop.url}/health", headers={"host": host}, trust_env=False).status_code == 200
+
+
+CHANGING = [address for address in STRANGER if not address.startswith("GET")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "http://127.0.0.1.evil.example"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+    ],
+    ids=lambda headers: " ".join(headers.values()),
+)
+def test_a_page_of_another_site_can_change_nothing(shop: App, ada: httpx2.Client, headers: dict[str, str]) -> None:
+    chat, message = asked(ada)
+    before = ada.get(f"/chat/{chat}/export?format=json").content
+    for address in [*CHANGING, "POST /gradio_api/run/predict", "POST /gradio_api/queue/join"]:
+        method, path = address.split()
+        path = path.replace("{chat_id}", chat).replace("{message_id}", message)
+        reply = ada.request(method, path, headers=headers, content=b'{"message": "x"}')
+        assert reply.status_code == 403 and reply.json()["error"]["code"] == "foreign_page", address
+        assert "access-control-allow-origin" not in reply.headers
+    preflight = {"access-control-request-method": "DELETE", **headers}
+    assert ada.options(f"/chat/{chat}", headers=preflight).status_code == 403
+    assert ada.get(f"/chat/{chat}/export?format=json").content == before
+
+
+def test_our_own_page_a_link_and_a_program_are_let_in(shop: App, ada: httpx2.Client) -> None:
+    own = {"origin": shop.url, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+    assert ada.post("/chat", json={"message": "How?"}, headers=own).status_code == 200
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert ada.get("/", headers=link | {"accept": "text/html"}).status_code == 200
+    assert ada.get("/chats", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
+    assert ada.post("/chat", json={"message": "How?"}).status_code == 200
+
+
+@pytest.fixture
+def serving(data_dir: Path, pages: Path, store: Store) -> Iterator[Any]:
+    "Serves the API alone with other settings."
+    started: list[Live] = []
+
+    def start(**changes: Any) -> str:
+        settings = Settings(data_dir=data_dir, docs=(pages,), **changes)
+        server = Live(create_app(ChatService(settings, store), web=False))
+        started.append(server.__enter__())
+        return server.url
+
+    yield start
+    for server in started:
+        server.__exit__()
+
+
+def test_pages_that_are_named_may_ask_from_elsewhere_without_a_cookie(serving: Any) -> None:
+    url = serving(origins="https://docs.example.org", hosts="docs.example.net")
+    there, wish = {"origin": "https://docs.example.org"}, {"access-control-request-method": "POST"}
+    allowed = httpx2.options(f"{url}/v1/chat/completions", headers=there | wish, trust_env=False)
+    assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == there["origin"]
+    reply = httpx2.get(f"{url}/v1/models", headers=there, trust_env=False)
+    assert reply.headers["access-control-allow-origin"] == there["origin"] and "Origin" in reply.headers["vary"]
+    assert "access-control-allow-credentials" not in reply.headers
+    assert httpx2.get(f"{url}/v1/models", headers={"origin": "https://a.example"}, trust_env=False).status_code == 403
+    proxied = {"host": "127.0.0.1:7860", "origin": "https://docs.example.net"}  # a proxy that does not hand the name on
+    assert httpx2.get(f"{url}/v1/models", headers=proxied, trust_env=False).status_code == 200
+    assert httpx2.get(f"{url}/health", headers={"host": "docs.example.net"}, trust_env=False).status_code == 200
+
+
+def test_over_tls_the_cookie_belongs_to_this_host_alone(shop: App) -> None:
+    secure = {"x-forwarded-proto": "https"}
+    first = httpx2.get(f"{shop.url}/chats", headers=secure, trust_env=False)
+    cookie = first.headers["set-cookie"]
+    assert cookie.startswith("__Host-docstral_session=") and all(
+        rule in cookie for rule in ("HttpOnly", "Secure", "SameSite=Lax", "Path=/")
+    )
+    value = cookie.partition(";")[0]
+    again = httpx2.get(f"{shop.url}/chats", headers=secure | {"cookie": value}, trust_env=False)
+    assert "set-cookie" not in again.headers
+    planted = secure | {"cookie": value.removeprefix("__Host-")}  # as a neighbouring domain could set it
+    assert "set-cookie" in httpx2.get(f"{shop.url}/chats", headers=planted, trust_env=False).headers
+
+
+# --- Headers of every reply
+
+
+def test_every_reply_says_what_browsers_may_do_with_it(
+    shop: App, ada: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, _ = asked(ada)
+    monkeypatch.setattr("docstral.api.metrics.totals", lambda *arguments: 1 / 0)
+    asset = re.search(r"assets/index-[\w-]+\.js", ada.get("/", headers={"accept": "text/html"}).text)
+    assert asset
+    statuses = {}
+    for method, path, headers in (
+        ("GET", "/", {"accept": "text/html"}),
+        ("GET", "/", {}),
+        ("GET", f"/{asset[0]}", {}),
+        ("GET", "/assets/none.js", {}),
+        ("GET", "/theme.css", {}),
+        ("GET", "/nowhere", {"accept": "text/html"}),
+        ("GET", "/chats", {}),
+        ("GET", f"/chat/{chat}/export", {}),
+        ("PUT", "/chats", {}),
+        ("POST", "/chat", {}),
+        ("GET", "/chats", {"host": "evil.example"}),
+        ("GET", "/metrics", {}),
+    ):
+        with ada.stream(method, path, headers=headers) as reply:
+            statuses[reply.status_code] = path
+            policy = reply.headers["content-security-policy"]
+            assert (
+                "default-src 'none'" in policy
+                and "frame-ancestors 'none'" in policy
+                and "unsafe-inline' '" not in policy
+            )
+            assert "base-uri 'none'" in policy and "form-action 'none'" in policy
+            assert reply.headers["x-content-type-options"] == "nosniff" and reply.headers["x-frame-options"] == "DENY"
+            assert (
+                reply.headers["referrer-policy"] == "same-origin" and "camera=()" in reply.headers["permissions-policy"]
+            )
+            assert path.startswith(("/assets", "/theme")) or reply.headers["cache-control"] == "no-store", path
+    assert set(statuses) == {200, 404, 405, 421, 422, 500}, statuses
+
+
+def test_the_page_runs_its_own_scripts_alone(ada: httpx2.Client) -> None:
+    pages = [ada.get("/", headers={"accept": "text/html"}) for _ in range(2)]
+    found = [re.findall(r"script-src ([^;]*)", page.headers["content-security-policy"])[0] for page in pages]
+    assert found[0] != found[1], "a new number for each page"
+    assert all(rules.startswith("'self' 'nonce-") and "unsafe-inline" not in rules for rules in found)
+    assert re.findall(r"<script(?! nonce=)", pages[0].text) == [] and "<base" not in pages[0].text
+
+
+def test_a_space_is_shown_by_the_hub_alone(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACE_ID", "someone/docstral")
+    monkeypatch.setenv("SPACE_HOST", "someone-docstral.hf.space")
+    url = serving(host="0.0.0.0")
+    own = {
+        "host": "someone-docstral.hf.space",
+        "origin": "https://someone-docstral.hf.space",
+        "sec-fetch-site": "same-origin",
+    }
+    reply = httpx2.post(f"{url}/chats/import", headers=own, content=b"{}", trust_env=False)
+    assert reply.status_code == 422
+    assert "frame-ancestors https://huggingface.co" in reply.headers["content-security-policy"]
+    assert "x-frame-options" not in reply.headers
+    framed = {
+        "host": own["host"],
+        "sec-fetch-site": "cross-site",
+        "sec-fetch-mode": "navigate",
+        "sec-fetch-dest": "iframe",
+    }
+    assert httpx2.get(f"{url}/health", headers=framed, trust_env=False).status_code == 200
+    assert httpx2.get(f"{url}/health", headers={"host": "evil.example"}, trust_env=False).status_code == 421
+
+
+def test_frames_are_a_setting(serving: Any) -> None:
+    reply = httpx2.get(f"{serving(frames='https://docs.example.org')}/health", trust_env=False)
+    assert "frame-ancestors https://docs.example.org" in reply.headers["content-security-policy"]
+    with pytest.raises(Exception, match="an origin is like"):
+        Settings(frames=("https://a.example; script-src *",))
+
+
+# --- Sizes, times, rates
+
+
+def exchange(url: str, *pieces: bytes, wait: float = 0.0) -> bytes:
+    "The reply to a request that is sent in pieces, to the end of the connection."
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=DEADLINE) as raw:
+        try:
+            for piece in pieces:
+                raw.sendall(piece)
+                time.sleep(wait)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it was told enough
+        try:
+            return b"".join(iter(lambda: raw.recv(65_536), b""))
+        except ConnectionResetError:
+            return b"reset"
+
+
+HEAD = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "path", [b"/chat", b"/chats/import", b"/v1/chat/completions", b"/gradio_api/queue/join", b"/nowhere"]
+)
+def test_a_body_is_refused_before_it_is_read(shop: App, path: bytes) -> None:
+    told = exchange(shop.url, HEAD % path + b"Content-Length: 99000000\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 413") and b"nosniff" in told, "no byte of it was sent"
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    limit = guard.LARGEST.get(path.decode(), guard.LARGEST_BODY)
+    chunks = [chunk] * (limit // 0x10000 + 2)
+    untold = exchange(shop.url, HEAD % path + b"Transfer-Encoding: chunked\r\n\r\n", *chunks)
+    assert untold.startswith((b"HTTP/1.1 413", b"reset")), untold[:200]
+
+
+def test_a_body_that_drips_is_not_waited_for(shop: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
+    reply = exchange(shop.url, HEAD % b"/chat" + b"Content-Length: 50\r\n\r\n", b"{", b'"')
+    assert reply.startswith(b"HTTP/1.1 408") and b"slow_request" in reply
+
+
+def test_too_many_or_too_long_headers_are_refused(shop: App) -> None:
+    many = b"".join(b"x-%d: a\r\n" % number for number in range(200))
+    long = b"cookie: " + b"x" * 40_000 + b"\r\n"
+    for headers in (many, long):
+        reply = exchange(
+            shop.url, b"GET /chats HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n" + headers + b"\r\n"
+        )
+        assert reply.startswith(b"HTTP/1.1 431") and b"long_headers" in reply
+    endless = exchange(shop.url, b"GET /chats HTTP/1.1\r\nHost: 127.0.0.1\r\nx: ", b"y" * 200_000)
+    assert endless.startswith((b"HTTP/1.1 400", b"reset"))
+
+
+def test_requests_over_time_are_limited_by_reader_and_by_address(serving: Any) -> None:
+    url = serving(rate_limit=20)
+
+    def statuses(count: int, headers: Mapping[str, str] = {}, path: str = "/chats") -> list[int]:
+        with httpx2.Client(base_url=url, trust_env=False, headers=headers, timeout=DEADLINE) as client:
+            replies = [client.get(path) for _ in range(count)]
+            refused = [reply for reply in replies if reply.status_code == 429]
+            for reply in refused:
+                assert int(reply.headers["retry-after"]) >= 1
+                assert reply.json()["error"]["code"] == "too_many_requests"
+            return [reply.status_code for reply in replies]
+
+    assert statuses(30).count(429) >= 5, "one reader has 20 and what comes in meanwhile"
+    assert statuses(10).count(429) == 0, "another reader is not hindered"
+    assert statuses(200, path="/health").count(429) == 0, "a monitor is never refused"
+    elsewhere = {"x-forwarded-for": "203.0.113.7", "cookie": "docstral_session=none"}
+    assert statuses(120, elsewhere).count(429) >= 5, "an address has 100, whichever cookie it sends"
+    assert statuses(1, {"x-forwarded-for": "203.0.113.8"}) == [200]
+    question = httpx2.post(f"{url}/chat", json={}, headers={"x-forwarded-for": "203.0.113.9"}, trust_env=False)
+    assert question.status_code == 422
+
+
+def test_by_default_this_machine_is_not_limited_and_others_are(serving: Any) -> None:
+    url = serving()
+    with httpx2.Client(base_url=url, trust_env=False, timeout=DEADLINE) as client:
+        client.get("/chats")
+        post = {"json": {}, "headers": {"x-forwarded-for": "203.0.113.7"}}
+        assert {client.post("/chat", json={}).status_code for _ in range(70)} == {422}
+        assert client.post("/chat", **post).status_code == 422
+        assert 429 in {client.post("/chat", **post).status_code for _ in range(70)}
+
+
+def test_there_are_no_websockets(shop: App) -> None:
+    upgrade = (
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(shop.url.rpartition(":")[2])), timeout=DEADLINE) as raw:
+        raw.sendall(b"GET /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\n" + upgrade)
+        assert not raw.recv(65_536).startswith(b"HTTP/1.1 101")
+
+
+def test_addresses_where_nothing_is_say_so(eve: httpx2.Client) -> None:
+    page = eve.get("/nowhere", headers={"accept": "text/html", "accept-language": "fr"})
+    assert page.status_code == 404 and 'lang="fr"' in page.text and "Il n'y a rien" in page.text
+    assert eve.get("/nowhere/<script>").json()["error"]["code"] == "not_found"
+
+
+async def test_the_table_of_events_is_the_apps(shop: App) -> None:
+    service: Any = shop.app.state.desk.service
+    assert len([each for each in build_blocks(service).fns.values() if each.fn]) == len(Tab(shop.reader(), "x").events)
