@@ -15,7 +15,7 @@ from docstral.embed import MistralEmbedder
 from docstral.providers.base import PROVIDERS, Finished, Request, Sent, Text, Usage, choose_provider, make_provider
 from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
-from docstral.types import KeyMissingError, Message, ProviderError, QuestionError
+from docstral.types import KeyMissingError, Message, ProviderError, ProviderTimeoutError, QuestionError
 
 KEY = "sk-secret-0123456789"
 DEADLINE = 15.0  # seconds: generous, since the limits set below are well under one
@@ -363,3 +363,33 @@ def test_embeddings_come_in_the_order_of_the_texts(settings: Settings, mistral: 
     assert first.shape == (1024,) and (first == third).all() and (first != second).any()
     assert abs(float(first @ first) - 1) < 1e-5
     assert mistral.embeddings[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_server_that_never_stops_sending_is_cut_at_the_limit(
+    settings: Settings, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply([b"".join(event({"content": "flood "}) for _ in range(300))] * 10_000))
+    hasty = MistralProvider(settings.but(request_timeout=0.5))
+    text, error = await answer(hasty)
+    await hasty.close()
+    assert text.startswith("flood flood") and isinstance(error, ProviderTimeoutError), error
+
+
+async def test_texts_that_arrive_together_go_on_as_one_in_their_order(
+    provider: MistralProvider, mistral: ScriptedMistral
+) -> None:
+    words = [f"word{number} " for number in range(200)]
+    mistral.script(Reply([b"".join(event({"content": word}) for word in words), "end."], usage=(7, 201)))
+    events = [each async for each in provider.stream(REQUEST)]
+    texts = [each.text for each in events if isinstance(each, Text)]
+    assert "".join(texts) == "".join(words) + "end." and len(texts) < 100
+    assert events[-2:] == [Finished("stop"), Usage(7, 201)]
+
+
+async def test_text_that_arrives_with_an_error_comes_before_it(
+    provider: MistralProvider, mistral: ScriptedMistral
+) -> None:
+    broken = b'data: {"object": "error", "message": "overloaded"}\n\n'
+    mistral.script(Reply([event({"content": "So "}) + event({"content": "far"}) + broken + event({"content": "no"})]))
+    text, error = await answer(provider)
+    assert text == "So far" and error and error.code == "broken_off"

@@ -14,6 +14,7 @@ import urllib.request
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby, takewhile
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -63,8 +64,9 @@ class Sessions:
             await session.close()
 
 # %% ../../nbs/22_providers_stream.ipynb #b85547da
+@lru_cache(100)
 def proxy_for(url: str) -> str | None:
-    "The proxy that the environment names for an address."
+    "The proxy that the environment names for an address. Looked up once: the environment may be large."
     address = urlsplit(url)
     bypassed = urllib.request.proxy_bypass(address.netloc)
     return None if bypassed else urllib.request.getproxies().get(address.scheme)
@@ -329,10 +331,15 @@ async def _next(
     reply: aiohttp.ClientResponse, wait: tuple[float, type[ProviderTimeoutError], str], finished: bool, server: str
 ) -> bytes:
     "What arrives next; nothing at the end. A whole answer is not lost because the server keeps the connection open."
+    seconds, kind, words = wait
+    if seconds <= 0:  # also where the server sends so much that nothing is waited for
+        raise kind(f"{server} {words}.")
+    if there := reply.content.read_nowait():
+        return there
     if not finished:
         return await within(reply.content.readany(), wait, server)
     try:
-        return await within(reply.content.readany(), (min(wait[0], LINGER), *wait[1:]), server)
+        return await within(reply.content.readany(), (min(seconds, LINGER), kind, words), server)
     except ProviderTimeoutError:
         return b""
 
