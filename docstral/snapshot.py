@@ -12,36 +12,55 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .store import Store
+from .engines.duckdb import DuckDB
+from .schema import migrate
+from .settings import Settings
+from .store import Store, open_store
+from .transfer import transfer
 from .types import StoreError, StoreLockedError
 
 # %% ../nbs/34_snapshot.ipynb #e07d2cf5
-COPY = "snapshot.duckdb"
+COPY = "snapshot.duckdb"  # in the data folder
 _copying = threading.Lock()
 
 
 def take_snapshot(store: Store) -> Path:
     "Copy the database as it is now; returns where. Raises `StoreError` where it cannot be written."
-    path = store.path.with_name(COPY)
-    new = store.path.with_name(f"{COPY}.new")
+    path, new = store.folder / COPY, store.folder / f"{COPY}.new"
     with _copying:
         try:
             store.flush()
             new.unlink(missing_ok=True)
-            store.read(f"ATTACH '{str(new).replace(chr(39), chr(39) * 2)}' AS snapshot")
-            try:
-                new.chmod(0o600)
-                store.read(f'COPY FROM DATABASE "{store.path.stem}" TO snapshot')
-            finally:
-                store.read("DETACH snapshot")
+            if store.shared:
+                _copy_from_server(store, new)
+            else:
+                _copy_file(store, new)
             new.replace(path)
         except OSError as error:
             raise StoreError(f"The copy {path} cannot be written: {error.strerror}.") from error
     return path
+
+
+def _copy_file(store: Store, new: Path) -> None:
+    "Copy a database file to a new one, in one statement."
+    store.read(f"ATTACH '{str(new).replace(chr(39), chr(39) * 2)}' AS snapshot")
+    try:
+        new.chmod(0o600)
+        store.read(f'COPY FROM DATABASE "{store.path.stem}" TO snapshot')
+    finally:
+        store.read("DETACH snapshot")
+
+
+def _copy_from_server(store: Store, new: Path) -> None:
+    "Copy the data of a server into a new file."
+    with closing(DuckDB(new)) as copy:
+        new.chmod(0o600)
+        migrate(copy)
+        transfer(store.engine, copy)
 
 # %% ../nbs/34_snapshot.ipynb #9a4bf962
 DOOR = "server.json"
@@ -73,18 +92,21 @@ def _ask(data_dir: Path, locked: StoreLockedError) -> Path:
         raise locked from error
 
 # %% ../nbs/34_snapshot.ipynb #fe5ccc51
-def open_snapshot(data_dir: Path) -> Any:
+def open_snapshot(
+    data_dir: Path,
+    database_url: str = "",  # of the server that holds the data, where one does: `Settings.load().database_url`
+) -> Any:
     """A connection to a copy of the data as it is now, to read with SQL. The app may run or not.
 
     Raises `StoreError` where there is no data, `StoreLockedError` where another program than the app holds it.
     """
     import duckdb
 
-    path = data_dir / "docstral.duckdb"
-    if not path.is_file():
+    settings = Settings(data_dir=data_dir, database_url=database_url)
+    if not database_url and not (data_dir / "docstral.duckdb").is_file():
         raise StoreError(f"There is no data in {data_dir} yet.", "Start the app and ask something, or name its folder.")
     try:
-        with Store(path) as store:
+        with open_store(settings) as store:
             copy = take_snapshot(store)
     except StoreLockedError as locked:
         copy = _ask(data_dir, locked)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'LISTED', 'ALL', 'log', 'Result', 'Argument', 'Item', 'Row', 'Written', 'LATER', 'CHAT', 'Turn', 'ChatRecord',
-           'MessageRecord', 'Store', 'open_store', 'save_turns', 'save_turn', 'replace_turns', 'insert_message',
-           'list_chats', 'get_chat', 'list_messages', 'get_message']
+           'MessageRecord', 'Store', 'open_store', 'server', 'save_turns', 'save_turn', 'replace_turns',
+           'insert_message', 'list_chats', 'get_chat', 'list_messages', 'get_message']
 
 # %% ../nbs/02_store.ipynb #753e8992
 import concurrent.futures
@@ -257,17 +257,22 @@ def open_store(settings: Settings) -> Store:
     if not settings.database_url:
         return Store(settings.data_dir / "docstral.duckdb")
     try:
-        from docstral.engines.postgres import PostgreSQL
-    except ImportError as error:
-        raise SettingsError(
-            "DOCSTRAL_DATABASE_URL names a PostgreSQL server, and the package that speaks to it is missing.",
-            "Install it: pip install 'docstral[postgres]'",
-        ) from error
-    try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"The data folder {settings.data_dir} cannot be made: {error.strerror}.") from error
-    return Store(PostgreSQL(settings.database_url), settings.data_dir)
+    return Store(server(settings.database_url), settings.data_dir)
+
+
+def server(url: str) -> Engine:
+    "A PostgreSQL server as an engine. Raises `SettingsError` where what speaks to it is not installed, or `StoreError`."
+    try:
+        from docstral.engines.postgres import PostgreSQL
+    except ImportError as error:
+        raise SettingsError(
+            "The data is on a PostgreSQL server (DOCSTRAL_DATABASE_URL), and the package that speaks to it is missing.",
+            "Install it: pip install 'docstral[postgres]'",
+        ) from error
+    return PostgreSQL(url)
 
 # %% ../nbs/02_store.ipynb #4ef6ed06
 def save_turns(connection: Connection, turns: Sequence[Turn]) -> None:

@@ -20,6 +20,7 @@ from docstral.search import open_search
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store, open_store
+from docstral.transfer import move
 
 
 @pytest.fixture
@@ -154,6 +155,23 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     "A new database on each engine: settings for `open_store`."
     url = request.getfixturevalue("database_url") if request.param == "postgresql" else ""
     return Settings(data_dir=tmp_path / "new", database_url=url)
+
+
+@pytest.fixture(scope="session")
+def indexed_template(postgres: PostgresServer, template: str, indexed: Path) -> str:
+    "The name of a database on that server with the pages indexed."
+    url = postgres.database(template)
+    move(str(indexed / "docstral.duckdb"), url)
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def on_server(postgres: PostgresServer, indexed_template: str, data_dir: Path) -> Iterator[Store]:
+    "What `store` is, on a PostgreSQL server."
+    url = postgres.database(indexed_template)
+    with open_store(Settings(data_dir=data_dir, database_url=url)) as opened:
+        yield opened
+    postgres.drop(url)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from helpers import DEADLINE, Live
 from docstral.chat import ChatService
 from docstral.serve import create_app
 from docstral.settings import Settings
-from docstral.snapshot import COPY, DOOR, announced
-from docstral.store import Store
+from docstral.snapshot import COPY, DOOR, announced, open_snapshot
+from docstral.store import Store, open_store
 
 LOOK = """
 import sys
@@ -71,3 +71,12 @@ def test_a_stopped_app_and_a_held_file(data_dir: Path) -> None:
     with Store(data_dir / "docstral.duckdb"):
         assert look(data_dir) == "store_locked"
     assert look(data_dir / "nowhere") == "store"
+
+
+def test_the_data_of_a_server_is_looked_at_in_the_same_way(database_url: str, tmp_path: Path) -> None:
+    with open_store(Settings(data_dir=tmp_path, database_url=database_url)) as store:  # several can have it open
+        for name in ("ada", "bob"):
+            store.write(lambda connection, name=name: connection.insert("users", [(name, "")])).result(DEADLINE)
+            with open_snapshot(tmp_path, database_url) as data:
+                assert data.execute("SELECT max(id) FROM users").fetchall() == [(name,)]
+    assert [path.name for path in tmp_path.iterdir()] == [COPY] and (tmp_path / COPY).stat().st_mode & 0o077 == 0

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.adapt import Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
+from psycopg.types.json import JsonbDumper
 from psycopg.types.numeric import NumericBinaryLoader
 from psycopg.types.string import StrDumperUnknown, TextBinaryLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
@@ -132,6 +133,13 @@ class PostgresConnection:
             with self._connection.cursor() as cursor:
                 cursor.executemany(f"INSERT INTO {table} VALUES ({marks}){leave}", rows)
 
+    def batches(self, query: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        "The rows of a query, so many at a time, from a cursor of the server's."
+        with psycopg.RawServerCursor(self._connection, "docstral_batches") as cursor:
+            cursor.execute(query, binary=True)
+            while rows := cursor.fetchmany(size):
+                yield rows
+
     def lock(self, name: str) -> None:
         "Wait for other copies of the app that hold this lock; held to the end of the transaction."
         self.execute("SELECT pg_advisory_xact_lock(hashtext(?))", [f"docstral {name}"])
@@ -198,6 +206,7 @@ class PostgreSQL:
         dumper = type("VectorOfServer", (VectorDumper,), {"oid": self._vector})
         connection.adapters.register_dumper(bytes, dumper)
         connection.adapters.register_dumper(str, TextDumper)
+        connection.adapters.register_dumper(dict, JsonbDumper)
         connection.adapters.register_loader(self._vector, VectorLoader)
         connection.adapters.register_loader("json", TextBinaryLoader)
         connection.adapters.register_loader("numeric", WholeLoader)
