@@ -8,7 +8,8 @@ token, the least of the rounds.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any
 
 import aiohttp
 import orjson
@@ -20,49 +21,49 @@ from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
 
 
-async def bare(url: str) -> int:
+async def bare(url: str) -> str:
     "aiohttp and orjson: what reading the stream costs at the least."
-    count, body = 0, {"model": "m", "messages": [], "stream": True}
+    text, body = [], {"model": "m", "messages": [], "stream": True}
     async with aiohttp.ClientSession() as session, session.post(f"{url}/v1/chat/completions", json=body) as reply:
         async for line in reply.content:
             if line.startswith(b"data: ") and line[6:8] != b"[D":
-                content = orjson.loads(line[6:])["choices"][0]["delta"].get("content")
-                count += bool(content)
-    return count
+                text.append(orjson.loads(line[6:])["choices"][0]["delta"].get("content"))
+    return "".join(text)
 
 
-async def provider(url: str) -> int:
+async def joined(events: AsyncGenerator[Any, None]) -> str:
+    "The text of a provider's events; what arrives together may come as one."
+    return "".join([event.text async for event in events if isinstance(event, Text)])
+
+
+async def provider(url: str) -> str:
     "The Mistral provider."
     made = MistralProvider(Settings(mistral_url=url, mistral_api_key="key"))
-    count = 0
-    async for piece in made.stream(Request("?", [])):
-        count += isinstance(piece, Text)
+    text = await joined(made.stream(Request("?", [])))
     await made.close()
-    return count
+    return text
 
 
-async def attempts(url: str) -> int:
+async def attempts(url: str) -> str:
     "The same through retries and fallbacks, as the chat service asks."
     settings = Settings(mistral_url=url, mistral_api_key="key")
     made = MistralProvider(settings)
-    count = 0
-    async for piece in Attempts(settings, lambda name: made).stream("mistral", Request("?", [])):
-        count += isinstance(piece, Text)
+    text = await joined(Attempts(settings, lambda name: made).stream("mistral", Request("?", [])))
     await made.close()
-    return count
+    return text
 
 
 def measure(tokens: int, rounds: int, interval: float) -> Iterator[Table]:
     "One table: the bare loop, the provider, the provider with what stands around it."
+    sent = [f" word{number}" for number in range(tokens)]
 
-    def reading(work: Callable[[str], Awaitable[int]], url: str) -> Callable[[], None]:
+    def reading(work: Callable[[str], Awaitable[str]], url: str) -> Callable[[], None]:
         async def read() -> None:
-            count = await work(url)
-            assert count == tokens, f"{count} tokens of {tokens} arrived"
+            assert await work(url) == "".join(sent), "not all of the text arrived"
 
         return lambda: asyncio.run(read())
 
-    with upstream([f" word{number}" for number in range(tokens)], interval / 1000) as url:
+    with upstream(sent, interval / 1000) as url:
         works = {"bare aiohttp + orjson": bare, "provider": provider, "provider + attempts": attempts}
         found = alternate({name: reading(work, url) for name, work in works.items()}, rounds)
     title = f"{tokens:,} tokens, {interval:g} ms apart"
