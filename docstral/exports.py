@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['LARGEST_FILE', 'LONGEST_TEXT', 'Time', 'check_source', 'check_time', 'TurnFile', 'ChatFile', 'read_file',
-           'first_mistake', 'export_chat', 'as_turn', 'as_json', 'as_markdown', 'cited', 'import_chat', 'as_messages']
+           'first_mistake', 'export_chat', 'as_turn', 'as_json', 'as_markdown', 'cited', 'one_line', 'tamed',
+           'import_chat', 'as_messages']
 
 # %% ../nbs/39_exports.ipynb #048891af
 import re
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import orjson
+from markdown_it import MarkdownIt
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .store import ChatRecord, MessageRecord, Store, get_chat, insert_message, list_messages
@@ -136,10 +139,10 @@ def as_json(chat: ChatFile) -> bytes:
 # %% ../nbs/39_exports.ipynb #201c94e2
 def as_markdown(chat: ChatFile) -> str:
     "The chat as a page of Markdown."
-    parts = [f"# {chat.title}", f"{chat.updated:%Y-%m-%d %H:%M} UTC · unofficial demo, sources cited"]
+    parts = [f"# {one_line(chat.title)}", f"{chat.updated:%Y-%m-%d %H:%M} UTC · unofficial demo, sources cited"]
     for turn in chat.turns:
         if turn.replaced is None:
-            parts += [f"## {' '.join(turn.question.split())}", turn.answer or "*No answer.*"]
+            parts += [f"## {one_line(turn.question)}", tamed(turn.answer) or "*No answer.*"]
             if turn.outcome in ("stopped", "error"):
                 parts.append("*Stopped.*" if turn.outcome == "stopped" else "*Failed.*")
             parts += [cited(turn), f"*{turn.receipt.line()}*"]
@@ -155,12 +158,34 @@ def cited(turn: TurnFile) -> str:
 
 
 def _link(source: Passage) -> str:
-    label = re.sub(r"([\\\[\]<>*_`])", r"\\\1", source.label)
-    return f"[{label}](<{source.url.replace('<', '%3C').replace('>', '%3E')}>)"
+    label = re.sub(r"([\\\[\]<>*_`!])", r"\\\1", " ".join(source.label.split()))
+    return f"[{label}](<{quote(source.url, safe=':/?#[]@!$&()*+,;=%~')}>)"
 
 
 def _licence(source: Passage) -> str:
-    return f" ({source.licence})" if source.licence else ""
+    return f" ({one_line(source.licence)})" if source.licence else ""
+
+
+def one_line(text: str) -> str:
+    "Text that somebody wrote, in a line where it is no more than text."
+    return re.sub(r"([\\\[\]<>`])", r"\\\1", " ".join(text.split()))
+
+
+def tamed(answer: str) -> str:
+    "An answer without what a program that shows Markdown would load or run: images and HTML. Blocks of code stay as they are."
+    lines, code = answer.split("\n"), set[int]()
+    blocks = MarkdownIt("commonmark", {"html": False}).parse(answer)
+    for block in blocks:
+        if block.type in ("fence", "code_block") and block.map:
+            code |= set(range(*block.map))
+    tame = [
+        line if number in code else re.sub(r"!(?=\[)|<(?=[a-zA-Z/!?])", r"\\\g<0>", line)
+        for number, line in enumerate(lines)
+    ]
+    last = blocks[-1] if blocks else None
+    if last and last.type == "fence" and lines[-1].strip() != last.markup:
+        tame.append(last.markup)  # one that was cut within its code
+    return "\n".join(tame)
 
 # %% ../nbs/39_exports.ipynb #4b79117b
 def import_chat(store: Store, user_id: str, data: bytes) -> ChatRecord:

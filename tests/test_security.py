@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,8 +16,10 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from helpers import DEADLINE, Live, read_events
-from mistral_server import Gate, Reply, ScriptedMistral
+from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral, read_events
+from hostile import HOSTILE
+from markdown_it import MarkdownIt
+from mistral_server import Gate, Reply, ScriptedMistral, refusal
 from starlette.routing import Mount, Route
 
 from docstral.api import guard
@@ -669,3 +673,168 @@ def test_addresses_where_nothing_is_say_so(eve: httpx2.Client) -> None:
 async def test_the_table_of_events_is_the_apps(shop: App) -> None:
     service: Any = shop.app.state.desk.service
     assert len([each for each in build_blocks(service).fns.values() if each.fn]) == len(Tab(shop.reader(), "x").events)
+
+
+# --- Hostile texts
+
+
+def test_hostile_texts_come_back_as_they_were_and_break_no_reply(shop: App, ada: httpx2.Client) -> None:
+    chat = ""
+    for text in HOSTILE:
+        shop.mistral.script(Reply([text, " So [1]."]))
+        body = {"message": text, **({"chat_id": chat} if chat else {})}
+        reply = ada.post("/chat", json=body)
+        assert reply.status_code in (200, 422), text
+        if reply.status_code == 422:
+            continue
+        events = read_events(reply.text)
+        assert [name for name, _ in events].count("done") == 1, text
+        done, started = events[-1][1], events[0][1]
+        chat, message = started["chat_id"], started["message_id"]
+        assert {citation["n"] for citation in done["citations"]} <= {1}, "no citation but of a passage that was read"
+        for change in (
+            ada.patch(f"/chat/{chat}", json={"title": text}),
+            ada.post(f"/message/{message}/feedback", json={"rating": 1, "comment": text}),
+            ada.get("/chats", params={"q": text[:200]}),
+            ada.get("/search", params={"q": text[:200], "language": text[:20], "source": text[:20]}),
+            ada.get(f"/message/{message}/reproduce", params={"form": text[:50]}),
+            ada.get(f"/chat/{chat}/export", params={"format": text[:50]}),
+            ada.get("/models", params={"provider": text[:50]}),
+        ):
+            assert change.status_code in (200, 422), f"{change.request.url}: {change.status_code}"
+            assert change.headers["content-type"].startswith(("application/json", "text/x-")), "nothing is a page"
+            assert change.headers["x-content-type-options"] == "nosniff" and "a=b" not in str(change.headers)
+    whole = ada.get(f"/chat/{chat}/export?format=json")
+    assert whole.headers["content-disposition"] == f'attachment; filename="{chat}.json"'
+    questions = [turn["question"] for turn in whole.json()["turns"]]
+    assert len(questions) > 55 and set(questions) <= {text.strip() for text in HOSTILE} | set(HOSTILE)
+    again = ada.post("/chats/import", content=whole.content)
+    assert again.status_code == 201, again.text
+
+
+def test_an_exported_page_loads_nothing_and_leads_to_sources_alone(shop: App, ada: httpx2.Client) -> None:
+    for number, text in enumerate(HOSTILE):
+        shop.mistral.script(Reply([text, "\n\nSo [1]."]))
+        reply = ada.post("/chat", json={"message": f"How do I stream a chat completion? {number}"})
+        chat = read_events(reply.text)[0][1]["chat_id"]
+        ada.patch(f"/chat/{chat}", json={"title": text[:100]})
+        page = ada.get(f"/chat/{chat}/export?format=md").text
+        tokens = MarkdownIt("commonmark").parse(page)
+        inline = [child for token in tokens for child in token.children or []]
+        kinds = {token.type for token in [*tokens, *inline]}
+        assert not kinds & {"image", "html_block", "html_inline"}, (text, page)
+        assert [token.tag for token in tokens if token.type == "heading_open"][:2] == ["h1", "h2"], page
+        assert page.rstrip().endswith("*"), "the receipt is the last line, and no code"
+        assert tokens[-1].type == "paragraph_close", (text, page)
+
+
+# --- Secrets
+
+PLANTED = {name: f"planted-{name}-0123456789abcdef" for name in ("settings", "visitor", "bearer", "typed", "password")}
+
+
+@pytest.fixture
+def spoken(
+    data_dir: Path, pages: Path, mistral: ScriptedMistral, plain_environment: dict[str, str], free_port: int
+) -> Iterator[tuple[str, list[str]]]:
+    "A server that logs everything it can; and, once it has ended, all that it has said."
+    environment = plain_environment | {
+        "DOCSTRAL_DATA_DIR": str(data_dir), "DOCSTRAL_DOCS": str(pages), "DOCSTRAL_PORT": str(free_port),
+        "DOCSTRAL_LOG_LEVEL": "debug", "DOCSTRAL_MISTRAL_URL": mistral.url, "MISTRAL_API_KEY": PLANTED["settings"],
+        "DOCSTRAL_FIRST_TOKEN_TIMEOUT": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    said: list[str] = []
+    command = [*DOCSTRAL, "serve"]
+    with subprocess.Popen(
+        command, cwd=data_dir, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout
+
+        def listen() -> None:
+            assert process.stdout
+            said.extend(process.stdout)
+
+        listening = threading.Thread(target=listen)
+        listening.start()
+        ends = time.monotonic() + DEADLINE
+        while not any("is ready at" in line for line in said):
+            assert time.monotonic() < ends and process.poll() is None, said
+            time.sleep(0.05)
+        try:
+            yield f"http://127.0.0.1:{free_port}", said
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(DEADLINE)
+            listening.join(DEADLINE)
+
+
+def failures(key: str) -> list[Reply]:
+    "What a server may answer that has seen this key, and repeats it."
+    said = f"the key {key} (Authorization: Bearer {key}) is not good"
+    refused = [refusal(status, said) for status in (401, 403, 422, 500)]
+    events = Reply(body=b"data: {" + said.encode() + b"\n\n", content_type="text/event-stream")
+    return [*refused, Reply(body=said.encode()), events, Reply(["Fine [1]."])]
+
+
+def test_no_secret_comes_out_whatever_fails(
+    spoken: tuple[str, list[str]], mistral: ScriptedMistral, data_dir: Path
+) -> None:
+    url, said = spoken
+    seen: list[str] = []
+    visitor, bearer = {"x-mistral-api-key": PLANTED["visitor"]}, {"authorization": f"Bearer {PLANTED['bearer']}"}
+
+    with httpx2.Client(base_url=url, timeout=DEADLINE, trust_env=False) as client:
+
+        def note(reply: httpx2.Response) -> httpx2.Response:
+            seen.append(f"{reply.text} {[header for header in reply.headers.items() if header[0] != 'set-cookie']}")
+            return reply
+
+        ids = []
+        for number in range(7):
+            for name, key in (("settings", {}), ("visitor", visitor)):
+                mistral.script(*[failures(PLANTED[name])[number]] * 3)
+                events = read_events(note(client.post("/chat", json={"message": "How do I stream?"}, headers=key)).text)
+                ids.append(events[0][1]["message_id"])
+                mistral._replies.clear()
+            mistral.script(*[failures(PLANTED["bearer"])[number]] * 3)
+            asked = {"messages": [{"role": "user", "content": "How do I stream?"}]}
+            note(client.post("/v1/chat/completions", json=asked, headers=bearer))
+            mistral._replies.clear()
+            mistral.script_models(failures(PLANTED["visitor"])[number])
+            note(client.get("/models", params={"provider": "mistral"}, headers=visitor))
+            mistral._model_replies.clear()
+        note(client.post("/chat", content=f'{{"api_key": "{PLANTED["visitor"]}"', headers=visitor))
+        note(client.get(f"/nowhere?key={PLANTED['visitor']}", headers=visitor))
+        note(client.get("/chats", headers={"host": "evil.example", **visitor}))
+        tab = Tab(client, "tab")
+        bridge = tab.named("bridge", "act")
+        for name in ("typed", "visitor"):
+            note(tab.run(bridge, [""], {"act": "key", "key": PLANTED[name]}))
+        note(tab.run(bridge, [""], {"act": "key", "key": PLANTED["typed"] + " with a space"}))
+        for chat in client.get("/chats").json()["chats"]:
+            for path in (f"/chat/{chat['id']}", f"/chat/{chat['id']}/export", f"/chat/{chat['id']}/export?format=json"):
+                note(client.get(path))
+        for message in ids:
+            for form in ("curl", "python", "javascript", "notebook"):
+                note(client.get(f"/message/{message}/reproduce", params={"form": form}))
+            note(client.get(f"/message/{message}/explain"))
+        for path in ("/health", "/metrics", "/openapi.json", "/config", "/"):
+            for accept in ("application/json", "text/plain", "text/html"):
+                note(client.get(path, headers={"accept": accept}))
+        session = client.cookies["docstral_session"]
+    assert len(mistral.chats) > 20 and any(PLANTED["visitor"] in str(each.headers) for each in mistral.requests)
+    assert len(said) > 20, "the log says something"
+    secrets = [*PLANTED.values(), session]
+    files = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    for secret in secrets:
+        assert not [text[:500] for text in [*seen, *said] if secret in text], secret
+        assert not [path for path, content in files.items() if secret.encode() in content], secret
+
+
+def test_the_password_of_a_database_that_does_not_answer_is_not_shown(
+    plain_environment: dict[str, str], tmp_path: Path, free_port: int
+) -> None:
+    address = f"postgresql://docstral:{PLANTED['password']}@127.0.0.1:{free_port}/docstral"
+    environment = plain_environment | {"DOCSTRAL_DATABASE_URL": address, "DOCSTRAL_LOG_LEVEL": "debug"}
+    ran = docstral("ask", "How do I stream?", environment=environment, folder=tmp_path)
+    assert ran.returncode != 0 and ran.stderr and PLANTED["password"] not in ran.stdout + ran.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from hostile import HOSTILE
 
 from docstral.chat import ChatService
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
@@ -29,7 +30,7 @@ from docstral.web.desk import (
     show_metrics,
     stop,
 )
-from docstral.web.markdown import render_markdown
+from docstral.web.markdown import GrowingHTML, render_markdown
 from docstral.web.panels import show_chats
 from docstral.web.sources import show_sources
 from docstral.web.ui import build_blocks, make_pages
@@ -37,22 +38,6 @@ from docstral.web.views import Answer, show_answer
 from docstral.web.words import ENGLISH, FRENCH, Word, Words
 
 WEB = Path(__file__).resolve().parent.parent / "docstral" / "web"
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "' onmouseover='alert(1)",
-    "![seen](https://example.org/seen.png)",
-    "[link](javascript:alert(1)) <javascript:alert(1)>",
-    '[link](https://example.org/"onclick="alert(1))',
-    "```<img src=x>\n</code></pre><script>alert(1)</script>\n```",
-    "`</code><script>alert(1)</script>`",
-    "[1]: javascript:alert(1)\n\n[1] [a][1]",
-    "| <script>a</script> |\n|---|\n| <img src=x> |",
-    "# <iframe src=//example.org>",
-    "&lt;script&gt;alert(1)&lt;/script&gt; &#60;img src=x&#62;",
-    "\ue000<script>\ue001alert(1)",
-]
 
 
 class Reading(HTMLParser):
@@ -76,7 +61,29 @@ def assert_harmless(html: str) -> None:
         assert re.match(r"(https?://|#|message/|$)", attributes.get("href") or ""), attributes
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+def links_in(html: str) -> set[str]:
+    "The addresses that some HTML links to, but for our own citations."
+    found = (attributes.get("href") or "" for tag, attributes in Reading(html).found if tag == "a")
+    return {address for address in found if not address.startswith("#source-")}
+
+
+@pytest.mark.parametrize("growing", [None, GrowingHTML()], ids=["whole", "growing"])
+def test_an_answer_links_to_its_sources_alone(growing: GrowingHTML | None) -> None:
+    text = (
+        "See [the page](https://docs.example.org/streaming#end) and [its twin](https://docs.example.org/streaming?q=1).\n\n"
+        "[Mistral](https://evil.example/login), <https://evil.example/phish>, [x](/relative), "
+        "[y](https://docs.example.org.evil.example/streaming), [z](https://docs.example.org@evil.example/streaming)\n\nEnd."
+    )
+    passage = Passage("a::0", "Page", "", "https://docs.example.org/streaming/", text, 0.5)
+    answer = Answer("How?", text=text, passages=[passage], outcome=None if growing else "uncited")
+    html = show_answer(answer, ENGLISH, growing)
+    assert links_in(html) == {"https://docs.example.org/streaming#end"}
+    assert "Mistral <code>https://evil.example/login</code>" in html, "where it would lead stands there as text"
+    assert html.count("https://evil.example/phish") == 1 + ("data-text" in html)
+    assert links_in(show_answer(Answer("How?", text=text, passages=[], outcome="uncited"), ENGLISH)) == set()
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_text_becomes_html(text: str) -> None:
     passage = Passage("a::0", text, text, "javascript:alert(1)", text, 0.5, licence=text)
     citations = [Citation(1, "a::0", 0, len(text), 1.0), Citation(1, "a::0", 3, 9, 1.0)]

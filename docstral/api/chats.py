@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Form', 'Earlier', 'ChatRequest', 'add_chat_routes', 'TitleRequest', 'FeedbackRequest', 'add_own_chats_routes',
-           'without_details', 'read_body', 'add_file_routes']
+           'without_details', 'add_file_routes']
 
 # %% ../../nbs/43_api_chats.ipynb #13c96932
 import asyncio
@@ -18,9 +18,9 @@ from starlette.responses import Response
 from .http import EventStream, address_of, reply, user_id
 from ..chat import ChatService, Question
 from ..chats import LONGEST_SEARCH, chat_totals, delete_chat, rate, rename_chat, restore_chat, search_chats
-from ..exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat
+from ..exports import as_json, as_markdown, export_chat, import_chat
 from ..store import MessageRecord, get_chat, list_chats, list_messages
-from ..types import Message, QuestionError, TooLargeError
+from ..types import Message, QuestionError
 
 # %% ../../nbs/43_api_chats.ipynb #f6821eba
 class Earlier(BaseModel):
@@ -137,16 +137,6 @@ def without_details(message: MessageRecord) -> dict[str, Any]:
 Form = Literal["md", "json"]
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    "The body of a request. Raises `TooLargeError` where it has more bytes than the limit."
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise TooLargeError(f"The body has more than {limit} bytes.")
-    return bytes(body)
-
-
 def add_file_routes(router: APIRouter, service: ChatService) -> None:
     "Export and import of chats."
     store = service.store
@@ -161,6 +151,6 @@ def add_file_routes(router: APIRouter, service: ChatService) -> None:
 
     @router.post("/chats/import", summary="A new chat of yours from an exported JSON file")
     async def read_back(request: Request) -> Response:
-        data = await read_body(request, LARGEST_FILE)
+        data = await request.body()
         chat = await asyncio.to_thread(import_chat, store, user_id(request.cookies), data)
         return reply(chat, 201)

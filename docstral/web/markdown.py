@@ -82,7 +82,7 @@ class SafeHTML(RendererHTML):
         def show(part: str) -> str:
             return CITATION.sub(lambda found: env["cite"](int(found[1])) or found[0], escape(part))
 
-        return _marked(tokens[idx].content, env, escape if any(env["links"]) else show)
+        return _marked(tokens[idx].content, env, escape if "</a>" in env["links"] else show)
 
     def code_inline(self, tokens: Sequence[Token], idx: int, options: Any, env: Environment) -> str:
         "Code between single backticks."
@@ -110,16 +110,21 @@ class SafeHTML(RendererHTML):
         return f"</h{min(6, int(tokens[idx].tag[1]) + 2)}>\n"
 
     def link_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Environment) -> str:
-        "A link where it leads to a web page, which opens beside ours; else just its text."
+        "A link where it leads to a web page that it may lead to, which opens beside ours; else its text and the address."
         try:
             address = urljoin(env["base"], str(tokens[idx].attrGet("href")))
         except ValueError:
             address = ""
-        env["links"].append(address.lower().startswith(("https://", "http://")))
-        return f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">' if env["links"][-1] else ""
+        web = address.lower().startswith(("https://", "http://"))
+        if web and env["leads"](address):
+            env["links"].append("</a>")
+            return f'<a href="{escape(address)}" target="_blank" rel="noopener noreferrer">'
+        shown = web and tokens[idx + 1].content != address
+        env["links"].append(f" <code>{escape(address)}</code>" if shown else "")
+        return ""
 
     def link_close(self, tokens: Sequence[Token], idx: int, options: Any, env: Environment) -> str:
-        return "</a>" if env["links"].pop() else ""
+        return str(env["links"].pop())
 
     def table_open(self, tokens: Sequence[Token], idx: int, options: Any, env: Environment) -> str:
         "A table in a box of its own that scrolls sideways where the page is narrow."
@@ -139,14 +144,18 @@ def render_markdown(
     base: str = "",  # the address that relative links start from
     spans: Iterable[tuple[int, int]] = (),  # characters of the text to mark
     copy: tuple[str, str] = ("Copy", "Copied"),  # the words on the copy button, before and after
+    leads: Callable[[str], bool] = lambda address: True,  # whether there may be a link to a web address
 ) -> str:
     "Safe HTML for Markdown that nobody vouches for."
-    return str(_PARSER.render(mark_spans(text, spans), _environment(cite, base, copy)))
+    return str(_PARSER.render(mark_spans(text, spans), _environment(cite, base, copy, leads)))
 
 
-def _environment(cite: Callable[[int], str], base: str, copy: tuple[str, str]) -> Environment:
+def _environment(
+    cite: Callable[[int], str], base: str, copy: tuple[str, str], leads: Callable[[str], bool]
+) -> Environment:
     "What the renderer knows of the place that it writes for."
-    return {"cite": cite, "base": base, "links": [], "marking": False, "copy": copy[0], "copied": copy[1]}
+    given = {"cite": cite, "base": base, "leads": leads, "copy": copy[0], "copied": copy[1]}
+    return given | {"links": [], "marking": False}
 
 # %% ../../nbs/52_web_markdown.ipynb #65bd7905
 @dataclass
@@ -161,9 +170,10 @@ class GrowingHTML:
         text: str,
         cite: Callable[[int], str] = lambda n: "",
         copy: tuple[str, str] = ("Copy", "Copied"),
+        leads: Callable[[str], bool] = lambda address: True,
     ) -> str:
         "Safe HTML for the text so far, which begins with the text of the call before."
-        env = _environment(cite, "", copy)
+        env = _environment(cite, "", copy, leads)
         rest = text[self.settled :]
         tokens = _PARSER.parse(rest, env)
         starts = [index for index, token in enumerate(tokens) if token.level == 0 and token.nesting >= 0]

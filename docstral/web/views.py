@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Record', 'LONGEST_QUOTE', 'Answer', 'stored_answers', 'quote_of', 'chip', 'chips', 'title_of', 'helping_action',
-           'icon', 'receipt_line', 'show_question', 'show_answer', 'show_chat']
+           'icon', 'receipt_line', 'leads_to_sources', 'show_question', 'show_answer', 'show_chat']
 
 # %% ../../nbs/54_web_views.ipynb #57b071a3
 import re
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from html import escape
 from typing import Any, TypeVar
+from urllib.parse import urldefrag
 
 from .markdown import GrowingHTML, render_markdown
 from ..store import MessageRecord
@@ -261,6 +262,12 @@ def _ask_why(answer: Answer, words: Words) -> str:
     )
 
 # %% ../../nbs/54_web_views.ipynb #7cf76795
+def leads_to_sources(answer: Answer) -> Callable[[str], bool]:
+    "Whether an answer may link to an address: to the pages of its passages alone, whichever their section."
+    pages = {urldefrag(passage.url).url.rstrip("/") for passage in answer.passages or []}
+    return lambda address: urldefrag(address).url.rstrip("/") in pages
+
+# %% ../../nbs/54_web_views.ipynb #f0785672
 def show_question(answer: Answer, words: Words) -> str:
     "What the reader asked."
     fields = {"act": "edit", "message": answer.message_id}
@@ -279,9 +286,9 @@ def show_answer(
     "One question with its answer."
     copy = (words.copy, words.copied)
     if growing is not None and answer.outcome is None:
-        body = growing.render(answer.text, chips(answer, words), copy=copy)
+        body = growing.render(answer.text, chips(answer, words), copy, leads_to_sources(answer))
     else:
-        body = render_markdown(answer.text, chips(answer, words), copy=copy)
+        body = render_markdown(answer.text, chips(answer, words), copy=copy, leads=leads_to_sources(answer))
     writing = ' aria-busy="true"' if answer.outcome is None else ""
     return (
         f"{show_question(answer, words)}"
