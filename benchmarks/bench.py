@@ -189,6 +189,9 @@ def docstral(data: Path, until: str = "is ready at", **settings: object) -> Iter
 TOKENS = tuple(f" word{number}" for number in range(200))  # what the upstream says if nothing else is asked of it
 
 
+PACE = re.compile(r"(\d+)-tokens-every-(\d+)-ms")  # the name of a model that writes in its own way
+
+
 def event(text: str, reason: str | None = None) -> bytes:
     "One server-sent event as Mistral's API sends it."
     choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
@@ -215,12 +218,13 @@ def _serve(told: Connection, tokens: list[str], seconds: float) -> None:
     events = [event(token) for token in tokens]
 
     async def complete(request: web.Request) -> web.StreamResponse:
-        await request.read()
+        paced = PACE.fullmatch((await request.json()).get("model", ""))
+        count, pause = (int(paced[1]), int(paced[2]) / 1000) if paced else (len(events), seconds)
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await reply.prepare(request)
-        for each in events:
+        for each in events[:count]:
             await reply.write(each)
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
         await reply.write(event("", "stop") + b"data: [DONE]\n\n")
         return reply
 
