@@ -22,6 +22,9 @@ PRODUCTION = """
 # Production only: the name that readers type; the proxy gets a certificate for it
 # DOCSTRAL_SITE=localhost
 
+# Production only, and needed there: the password of the database, such as `openssl rand -hex 24` gives
+# DOCSTRAL_DATABASE_PASSWORD=
+
 # Production only: the model that vLLM serves; docs/DEPLOY.md has sizes and the memory that they need
 # VLLM_MODEL=mistralai/Ministral-3-8B-Instruct-2512
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -19,10 +20,10 @@ from mistral_server import Gate, Reply, ScriptedMistral
 from docstral.chat import ChatService, Question
 from docstral.serve import create_app
 from docstral.settings import Settings
-from docstral.store import Store
-from docstral.types import Done, Notice
+from docstral.store import Store, open_store
+from docstral.types import Done, Notice, StoreError
 
-PRODUCTION = {"app", "proxy", "vllm", "dcgm-exporter", "prometheus", "grafana"}
+PRODUCTION = {"app", "proxy", "postgres", "vllm", "dcgm-exporter", "prometheus", "grafana"}
 CHECK_IMAGE = ROOT / "scripts" / "check_image.py"
 
 
@@ -73,9 +74,42 @@ def test_production_answers_from_vllm_and_falls_back(plain_environment: dict[str
         assert name == "app" or re.search(r":v?\d+\.\d+\.\d+", service["image"]), f"{service['image']} is not pinned"
 
 
+def test_production_keeps_its_data_in_postgresql(plain_environment: dict[str, str], no_env: Path) -> None:
+    options = "--env-file", ROOT / "docker" / "production.env", "--env-file", no_env
+    services = compose(plain_environment | {"DOCSTRAL_DATABASE_PASSWORD": "a@b:c/d"}, *options)["services"]
+    app, database = services["app"], services["postgres"]
+    parts = urlsplit(app["environment"]["DOCSTRAL_DATABASE_URL"])
+    assert (parts.hostname, parts.port, parts.username) == ("postgres", 5432, database["environment"]["POSTGRES_USER"])
+    assert parts.path == f"/{database['environment']['POSTGRES_DB']}" and parts.password is None
+    assert app["environment"]["PGPASSWORD"] == database["environment"]["POSTGRES_PASSWORD"] == "a@b:c/d"
+    assert app["depends_on"]["postgres"]["condition"] == "service_healthy"
+    assert "ports" not in database and database["read_only"], "only the app reaches the database"
+    assert [volume["type"] for volume in database["volumes"]] == ["volume"]
+    bare = compose(plain_environment, *options)["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"]
+    assert not bare, "a password that stands in a public file is none"
+
+
+def test_the_password_of_the_database_may_come_from_its_own_variable(
+    database_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = urlsplit(database_url)
+    assert parts.username and parts.password
+    without = database_url.replace(f":{parts.password}@", "@")
+    monkeypatch.setenv("PGPASSWORD", parts.password)
+    with open_store(settings.but(database_url=without)) as store:
+        assert store.read("SELECT count(*) FROM chats") == [(0,)]
+    monkeypatch.setenv("PGPASSWORD", "not the one")
+    with pytest.raises(StoreError) as told:
+        open_store(settings.but(database_url=without))
+    assert "not the one" not in str(told.value) and parts.username in str(told.value)
+
+
 def test_prometheus_reads_services_that_are_there() -> None:
     read = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text(encoding="utf8"))
-    targets = [target for job in read["scrape_configs"] for each in job["static_configs"] for target in each["targets"]]
+    fixed = [each for job in read["scrape_configs"] for each in job.get("static_configs", [])]
+    found = [each for job in read["scrape_configs"] for each in job.get("dns_sd_configs", [])]
+    targets = [target for each in fixed for target in each["targets"]]
+    targets += [f"{name}:{each['port']}" for each in found for name in each["names"]]
     assert {"app:7860", "vllm:8000", "dcgm-exporter:9400"} <= set(targets)
     assert {target.partition(":")[0] for target in targets} <= PRODUCTION | {"localhost"}
 
