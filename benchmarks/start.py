@@ -130,7 +130,7 @@ def measure(rounds: int, looks: int) -> Iterator[Table]:
     rows: list[tuple[Cell, ...]] = [(name, cpu, memory, cpu / base) for name, (cpu, memory) in least.items()]
     yield Table("Starting", ["", "s of CPU", "MB", "ratio"], list(rows))
     if waited:
-        names = ("a bare server that imports Gradio", "serve")
+        names = ("a bare server that imports Gradio", "serve while it loads")
         least_wait = dict(zip(names, (min(figures) for figures in zip(*waited, strict=True)), strict=True))
         yield ratios("Longest silence", "s", least_wait, names[0])
 
