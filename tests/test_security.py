@@ -838,3 +838,16 @@ def test_the_password_of_a_database_that_does_not_answer_is_not_shown(
     environment = plain_environment | {"DOCSTRAL_DATABASE_URL": address, "DOCSTRAL_LOG_LEVEL": "debug"}
     ran = docstral("ask", "How do I stream?", environment=environment, folder=tmp_path)
     assert ran.returncode != 0 and ran.stderr and PLANTED["password"] not in ran.stdout + ran.stderr
+
+
+def test_no_page_commands_the_terminal(
+    plain_environment: dict[str, str], tmp_path: Path, mistral: ScriptedMistral
+) -> None:
+    (tmp_path / "pages").mkdir()
+    page = "---\ntitle: Streaming\n---\nTo stream a chat, set stream to true\x1b[2J\x1b]0;owned\x07\x9b31m.\n"
+    (tmp_path / "pages" / "streaming.md").write_text(page, encoding="utf8")
+    for command in ("search", "ask"):
+        arguments = (command, "How do I stream a chat?", "--docs", str(tmp_path / "pages"))
+        ran = docstral(*arguments, environment=plain_environment, folder=tmp_path)
+        assert "set stream to true" in ran.stdout, ran.stderr
+        assert not set(ran.stdout + ran.stderr) & {"\x1b", "\x07", "\x9b"}

@@ -6,7 +6,7 @@
 __all__ = ['RATE', 'QUESTION', 'ASKING', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
            'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'ForeignPageError', 'UnknownHostError', 'LongHeadersError',
            'SlowRequestError', 'TooManyRequestsError', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
-           'network_of', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
+           'is_here', 'network_of', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -16,7 +16,8 @@ import os
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,9 +69,9 @@ class Names:
         self.given = {host_name(each) for each in given} - {""}
         self.own = self.given | {"localhost", "127.0.0.1", "::1", settings.host}
         self.local = is_loopback(settings.host)
+        self.has: Callable[[str], bool] = lru_cache(maxsize=1024)(self._has)  # whether a Host header names this app
 
-    def has(self, host: str) -> bool:
-        "Whether a Host header names this app."
+    def _has(self, host: str) -> bool:
         name = host_name(host)
         if self.any or name in self.own:
             return True
@@ -139,13 +140,19 @@ class Rates:
     def check(self, scope: Scope) -> None:
         "Raises `TooManyRequestsError`."
         address, path = (scope.get("client") or ("",))[0], scope["path"]
-        if path.startswith(FREE) or (self.spare_local and (not address or is_loopback(address))):
+        if path.startswith(FREE) or (self.spare_local and is_here(address)):
             return
         tokens = QUESTION if path in ASKING and scope["method"] == "POST" else 1
         reader = scope.get("state", {}).get("reader", "")
         wait = self.addresses.take(network_of(address), tokens) or (reader and self.readers.take(reader, tokens))
         if wait:
             raise TooManyRequestsError("There were too many requests within a minute.", retry_after=math.ceil(wait))
+
+
+@lru_cache(maxsize=1024)
+def is_here(address: str) -> bool:
+    "Whether a request comes from this machine."
+    return not address or is_loopback(address)
 
 
 def network_of(address: str) -> str:
