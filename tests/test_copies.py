@@ -1,6 +1,7 @@
 "Three copies of the app behind one proxy, under load: one is killed, and nothing that was acknowledged is lost."
 
 import asyncio
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
@@ -10,7 +11,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from helpers import caddy
+import yaml
+from helpers import ROOT, caddy, tool
 from mistral_server import Gate, Reply, ScriptedMistral
 from side_by_side import Copy, RoundRobin, Visitor
 
@@ -279,3 +281,22 @@ def test_the_real_proxy_keeps_a_page_with_one_copy_and_all_else_with_none(
             old for old in homes if old != homes[0]
         ], "and the other pages stay where they are"
         assert homes[0] not in {who(pages[0], "/chat") for _ in range(6)}
+
+
+def test_compose_runs_several_copies_behind_the_proxy_and_none_without_a_shared_database(
+    plain_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty.env").touch()
+    files = ["-f", "compose.yaml", "-f", "docker/copies.yaml"]
+
+    def config(environment_file: Path, **own: str) -> subprocess.CompletedProcess[str]:
+        command = [tool("docker-compose"), *files, "--env-file", str(environment_file), "config"]
+        return subprocess.run(command, cwd=ROOT, env=plain_environment | own, capture_output=True, text=True)
+
+    ran = config(ROOT / "docker" / "production.env", DOCSTRAL_COPIES="5")
+    assert ran.returncode == 0, ran.stderr
+    app = yaml.safe_load(ran.stdout)["services"]["app"]
+    assert app["deploy"]["replicas"] == 5 and not app.get("ports"), "one port cannot be that of several"
+    assert app["environment"]["DOCSTRAL_DATABASE_URL"].startswith("postgresql://")
+    refused = config(tmp_path / "empty.env")
+    assert refused.returncode and "the copies share a PostgreSQL server" in refused.stderr
