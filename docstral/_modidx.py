@@ -948,6 +948,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.store.Store.__init__': ('store.html#store.__init__', 'docstral/store.py'),
                                 'docstral.store.Store._in_transaction': ('store.html#store._in_transaction', 'docstral/store.py'),
                                 'docstral.store.Store._insert_waiting': ('store.html#store._insert_waiting', 'docstral/store.py'),
+                                'docstral.store.Store._set_timer': ('store.html#store._set_timer', 'docstral/store.py'),
                                 'docstral.store.Store._settle': ('store.html#store._settle', 'docstral/store.py'),
                                 'docstral.store.Store._submit': ('store.html#store._submit', 'docstral/store.py'),
                                 'docstral.store.Store._write_waiting': ('store.html#store._write_waiting', 'docstral/store.py'),
