@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from helpers import DEADLINE, Live
+from helpers import DEADLINE, Live, read_events
 from mistral_server import Reply, ScriptedMistral
 
 from docstral.chat import ChatService, Question
@@ -188,7 +188,7 @@ async def test_an_answer_is_reproduced_and_explained_over_http_for_its_reader_al
             def read() -> list[httpx2.Response]:
                 with httpx2.Client(base_url=server.url, trust_env=False, timeout=DEADLINE) as reader:
                     asked = reader.post("/chat", json={"message": "How do I stream?"}).text
-                    message = f"/message/{asked.partition('message_id')[2][3:31]}"
+                    message = f"/message/{read_events(asked)[0][1]['message_id']}"
                     found = [reader.get(f"{message}/explain")]
                     found += [
                         reader.get(f"{message}/reproduce?form={form}&through={way}")
