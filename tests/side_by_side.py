@@ -55,7 +55,9 @@ class RoundRobin:
         application = web.Application(client_max_size=2**24)
         application.router.add_route("*", "/{path:.*}", self._pass_on)
         runner = web.AppRunner(application, shutdown_timeout=0.2, handler_cancellation=True)
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(
+            limit=0, force_close=True
+        )  # an idle one may be closed just as it is used again
         timeout = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
