@@ -18,6 +18,12 @@ from docstral.types import Receipt
 STREAM = "How do I stream a chat completion?"
 
 
+@pytest.fixture(params=["duckdb", "postgresql"])
+def store(request: pytest.FixtureRequest, store: Store) -> Store:
+    "A database of the test's own on each engine, with the pages indexed."
+    return store if request.param == "duckdb" else request.getfixturevalue("on_server")
+
+
 def ask(client: httpx2.Client, message: str = STREAM, **body: Any) -> tuple[str, str]:
     "Ask, and wait for the answer; returns the ids of the chat and of the answer."
     reply = client.post("/chat", json={"message": message, **body})
