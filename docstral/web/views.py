@@ -106,7 +106,8 @@ LONGEST_QUOTE = 280  # characters of a preview
 
 def quote_of(passage: Passage, citation: Citation) -> str:
     "The sentence of the passage that stands behind a citation, without Markdown's marks."
-    text = re.sub(r"[*_`#|]+|^\s*[-+>] ", "", passage.text[citation.start : citation.end], flags=re.MULTILINE)
+    marks = r"[*`#|]+|(?<!\w)_+|_+(?!\w)|^\s*[-+>] "  # names such as `tool_calls` keep theirs
+    text = re.sub(marks, "", passage.text[citation.start : citation.end], flags=re.MULTILINE)
     return textwrap.shorten(text, LONGEST_QUOTE, placeholder=" …")
 
 
