@@ -174,6 +174,13 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(place), f"{page.name} links to {target}#{anchor}, and there is no such heading"
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    text = text_of(ROOT / "README.md")
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        assert name == "README.md" or f"]({name})" in text, f"README.md does not lead to {name}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_diagrams_of_a_page_are_drawn(page: Path) -> None:
     for code in re.findall(r"^```mermaid\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL):

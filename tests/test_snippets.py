@@ -30,7 +30,7 @@ ELSEWHERE = {  # how a command begins: the test that does this, or why it is not
     "docstral serve": "tests/test_serve.py::test_an_answer_is_ended_and_kept_when_the_server_stops",
     "docstral mcp": "tests/test_mcp.py::test_an_assistant_starts_it_as_a_program",
     "docstral corpus sync": "tests/test_sync.py::test_runs_from_plain_code",
-    "docstral migrate": "tests/test_migrate.py::",
+    "docstral migrate": "tests/test_transfer.py::test_the_command_moves_and_reports",
     "curl -N http://127.0.0.1:7860/chat": "tests/test_snippets.py::test_the_readmes_example_over_http_runs",
     "pip install": "tests/test_packaging.py::test_declares_what_it_imports",
     "cp .env.example .env": "tests/test_deploy.py checks that file",

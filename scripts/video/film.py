@@ -5,13 +5,16 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from .camera import BAND, HEIGHT, WIDTH, Place, Reel, between, ease
+from .camera import BAND, HEIGHT, WIDTH, Place, Reel, between, ease, reading_time
 
 RATE = 25  # frames a second
+LONGEST = 168.0  # seconds of the video
 FADE = 0.32  # seconds that one shot takes to become the next
 RIPPLE = 0.45  # seconds that a click is shown
 BACKDROP = (42, 36, 30)  # around a page that is narrower than the video
@@ -20,30 +23,63 @@ MOST = 5_000_000  # bytes of the video
 ARROW = [(0, 0), (0, 17), (3.9, 13.4), (6.4, 19.4), (9.2, 18.2), (6.8, 12.4), (12, 12)]
 
 
+def paces(lengths: list[float], least: list[float]) -> list[float]:
+    "How fast each caption's part is shown, so that all take `LONGEST` seconds at most: only the longest are hurried."
+    limit = max(lengths)
+    while limit > 1 and sum(kept(lengths, least, limit)) > LONGEST:
+        limit -= 0.1
+    return [length / shown for length, shown in zip(lengths, kept(lengths, least, limit), strict=True)]
+
+
+def kept(lengths: list[float], least: list[float], limit: float) -> list[float]:
+    "Seconds of each part under a limit, with time enough to read its caption."
+    return [min(length, max(limit, reading)) for length, reading in zip(lengths, least, strict=True)]
+
+
 class Cutting:
-    "Times of the film: real time without what was cut out."
+    "Times of the film: real time without the waits that were cut out, and hurried where a busy machine was slow."
 
     def __init__(self, reel: Reel):
-        self.start = min(reel.captions[0].time, reel.frames[0][0])
-        self.cuts: list[tuple[float, float]] = []
-        for start, end in sorted(reel.cuts):
-            if self.cuts and start <= self.cuts[-1][1]:
-                self.cuts[-1] = (self.cuts[-1][0], max(end, self.cuts[-1][1]))
-            else:
-                self.cuts.append((start, end))
-        self.seconds = self.shown(reel.ended)
+        start = min(reel.captions[0].time, reel.frames[0][0])
+        edges = [start, *(caption.time for caption in reel.captions[1:]), reel.ended]
+        cuts = merged(reel.cuts)
+        moments = sorted({*edges, *(moment for cut in cuts for moment in cut if start < moment < reel.ended)})
+        spans = [
+            (begins, 0.0 if any(cut[0] <= begins < cut[1] for cut in cuts) else ends - begins)
+            for begins, ends in pairwise(moments)
+        ]
+        parts = [bisect_right(edges, begins) - 1 for begins, _ in spans]
+        lengths = [
+            sum(length for part, (_, length) in zip(parts, spans, strict=True) if part == n) or 0.01
+            for n in range(len(reel.captions))
+        ]
+        pace = paces(lengths, [reading_time(max(c.english, c.french, key=len)) for c in reel.captions])
+        self._real, self._shown = moments, [0.0]
+        for part, (_, length) in zip(parts, spans, strict=True):
+            self._shown.append(self._shown[-1] + length / pace[part])
+        self.seconds = self._shown[-1]
 
     def shown(self, real: float) -> float:
         "Seconds into the film at which this moment is seen."
-        return max(0.0, real - self.start - sum(min(end, real) - start for start, end in self.cuts if start < real))
+        return float(np.interp(real, self._real, self._shown))
 
     def real(self, shown: float) -> float:
-        "The moment that is seen so many seconds into the film."
-        real = self.start + shown
-        for start, end in self.cuts:
-            if start < real:
-                real += end - start
-        return real
+        "The moment that is seen so many seconds into the film: after a cut, the later one."
+        n = min(max(bisect_right(self._shown, shown) - 1, 0), len(self._real) - 2)
+        length = self._shown[n + 1] - self._shown[n]
+        share = (shown - self._shown[n]) / length if length else 1.0
+        return self._real[n] + share * (self._real[n + 1] - self._real[n])
+
+
+def merged(cuts: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    "The cuts in their order, those that overlap as one."
+    found: list[tuple[float, float]] = []
+    for start, end in sorted(cuts):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
 
 
 def stamp(seconds: float) -> str:

@@ -147,7 +147,7 @@ def arrive(studio: Studio) -> None:
 def ask_with_nothing(studio: Studio) -> None:
     page, camera = studio.page, studio.camera
     camera.say("Ask in your own words, or take an example.", "Posez votre question, ou prenez un exemple.")
-    camera.click(page.get_by_role("button", name="How do I get JSON output?"))
+    camera.click(page.get_by_role("button", name="How do I run Mistral models with vLLM?"))
     camera.see(page.locator(".question").last)
     answer = studio.answer()
     camera.say(
