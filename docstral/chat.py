@@ -66,6 +66,8 @@ from docstral.types import (
     ProviderError,
     QuestionError,
     Sources,
+    StoreError,
+    new_id,
 )
 
 log = logging.getLogger(__name__)
@@ -183,10 +185,11 @@ class ChatService:
                         async for delta in deltas:
                             yield delta
                 turn = draft.turn()
-                await self._save(draft, turn)
+                if lost := await self._keep(draft, turn):
+                    yield Notice("not_kept", f"The answer is whole, but it is not kept. {lost}")
             except (GeneratorExit, asyncio.CancelledError):
                 draft.meter.finish_reason = "stopped"
-                await self._save(draft, draft.turn("stopped"))
+                await self._keep(draft, draft.turn("stopped"))
                 raise
             except Exception as error:
                 yield await self._fail(draft, error)
@@ -204,18 +207,19 @@ class ChatService:
             raise QuestionError("Without documentation there is nothing to quote.", "Choose a model, or leave rag on.")
         request = Request(question.text, [], model=question.model or "", api_key=question.api_key)
         model, context = provider.model(request), self.attempts.context(provider.name, request)
-        history = list(question.history)
+        history, after = list(question.history), ""
         if question.chat_id:
             messages = await asyncio.to_thread(list_messages, self.store, user_id, question.chat_id)
             if question.replaces:
                 question, messages = again(question, messages)
-            history = as_history(messages)
+            history, after = as_history(messages), max((message.turn for message in messages), default="")
         elif question.replaces:
             raise QuestionError("replaces names a message, but no chat.", "Send the chat_id with it.")
         seed = secrets.randbelow(2**31) if question.seed is None else question.seed
         question = replace(question, seed=seed, temperature=plain_number(question.temperature))
         draft = Draft(user_id, question, Meter(provider.name, model, free=provider.free), context)
         draft.chat_id = question.chat_id or draft.chat_id
+        draft.message_id = new_id("msg", after)
         ids = {"gen_ai.conversation.id": draft.chat_id, "docstral.message_id": draft.message_id}
         draft.trace = self.tracing.start(**ids)
         names = ("rag", "temperature", "max_tokens", "seed")
@@ -321,6 +325,16 @@ class ChatService:
         written = Written()
         written.set_result(None)
         return written
+
+    async def _keep(self, draft: Draft, turn: Turn) -> str:
+        "Store a turn; returns what kept it from being stored, or nothing."
+        try:
+            await self._save(draft, turn)
+        except StoreError as error:
+            log.error("an answer is not kept: %s", error)
+            draft.trace.end(error.code)
+            return f"{error} {error.action}"
+        return ""
 
     async def _fail(self, draft: Draft, error: Exception) -> Failed:
         "Store what there is of an answer that failed; returns the event that says so."

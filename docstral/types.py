@@ -14,7 +14,9 @@ __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Ev
            'EngineError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
+import re
 import secrets
+import threading
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, TypedDict
@@ -22,9 +24,17 @@ from typing import Any, ClassVar, Literal, TypedDict
 # %% ../nbs/00_types.ipynb #592117f5
 def new_id(
     prefix: str,  # what it names: "chat", "msg", ...
+    after: str = "",  # an identifier that it has to sort after, whatever this machine's clock says
 ) -> str:
     "A new identifier that sorts by the time it was made: prefix, microseconds in hex, 64 random bits."
-    return f"{prefix}_{time.time_ns() // 1000:014x}{secrets.token_hex(8)}"
+    global _latest
+    known = re.match(r"[a-z]+_([0-9a-f]{14})", after)
+    with _making:
+        _latest = max(time.time_ns() // 1000, _latest + 1, int(known[1], 16) + 1 if known else 0)
+        return f"{prefix}_{_latest:014x}{secrets.token_hex(8)}"
+
+
+_making, _latest = threading.Lock(), 0  # microseconds: those of the last identifier
 
 # %% ../nbs/00_types.ipynb #8d6623b6
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,7 @@ Outcome = Literal["cited", "uncited", "not_in_docs", "stopped", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Done(Event):
-    "The answer is whole and stored."
+    "The answer is whole and stored; only after a notice `not_kept` it is not."
 
     type: ClassVar[str] = "done"
     message_id: str

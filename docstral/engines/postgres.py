@@ -235,6 +235,10 @@ class PostgreSQL:
         "Bytes of the database."
         return int(self.read("SELECT pg_database_size(current_database())", [])[0][0])
 
+    def keep_copy(self) -> str:
+        "Nothing: copies of a server's data are made on the server (`pg_dump`)."
+        return ""
+
     def close(self) -> None:
         "Close the connections."
         self._pool.close()

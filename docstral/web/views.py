@@ -65,7 +65,8 @@ class Answer:
                 self.notice = event
             case Done():
                 self.text, self.outcome, self.receipt = event.text, event.outcome, event.receipt
-                self.citations, self.notice = event.citations, None
+                self.citations = event.citations
+                self.notice = self.notice if self.notice and self.notice.code == "not_kept" else None
             case Failed():
                 self.failed, self.outcome, self.notice = event, "error", None
 
@@ -203,6 +204,8 @@ def _remarks(answer: Answer, words: Words) -> str:
         "uncited": words.uncited,
         "error": words.failed_before,
     }
+    if answer.notice:
+        return f'<p class="card failed" role="alert">{escape(words.not_kept)}</p>'
     kind = "failed" if answer.outcome == "error" else "remark"
     return f'<p class="card {kind}">{escape(known[answer.outcome])}</p>' if answer.outcome in known else ""
 

@@ -151,6 +151,10 @@ class ChatWords:
     )
     failed = Word("The answer failed", "La réponse a échoué")
     failed_before = Word("This answer failed.", "Cette réponse a échoué.")
+    not_kept = Word(
+        "This answer could not be kept: copy what you need. The server has no room, or cannot write.",
+        "Cette réponse n'a pas pu être conservée\u00a0: copiez ce dont vous avez besoin. Le serveur manque de place.",
+    )
     kept = Word("What was written is kept.", "Le texte déjà écrit est conservé.")
     receipt_first = Word("first token {seconds} s", "premier jeton {seconds} s")
     receipt_rate = Word("{rate} tokens/s", "{rate} jetons/s")
