@@ -1081,6 +1081,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.types.DocStralError.event': ('types.html#docstralerror.event', 'docstral/types.py'),
                                 'docstral.types.Done': ('types.html#done', 'docstral/types.py'),
                                 'docstral.types.EmptyAnswerError': ('types.html#emptyanswererror', 'docstral/types.py'),
+                                'docstral.types.EndlessError': ('types.html#endlesserror', 'docstral/types.py'),
                                 'docstral.types.EngineError': ('types.html#engineerror', 'docstral/types.py'),
                                 'docstral.types.Event': ('types.html#event', 'docstral/types.py'),
                                 'docstral.types.Event.as_dict': ('types.html#event.as_dict', 'docstral/types.py'),

@@ -10,8 +10,8 @@ __all__ = ['Outcome', 'new_id', 'Passage', 'Message', 'Citation', 'Receipt', 'Ev
            'KeyMissingError', 'KeyRejectedError', 'ForbiddenError', 'PaymentError', 'ModelUnknownError', 'NoQuotaError',
            'TooLongError', 'RequestRefusedError', 'RateLimitedError', 'UpstreamError', 'OverloadedError', 'PausedError',
            'UnreachableError', 'TlsError', 'ProviderTimeoutError', 'SlowStartError', 'NotAnApiError', 'StalledError',
-           'ConnectionLostError', 'MalformedError', 'EmptyAnswerError', 'IncompleteError', 'BrokenOffError',
-           'EngineError', 'as_error']
+           'ConnectionLostError', 'MalformedError', 'EmptyAnswerError', 'IncompleteError', 'EndlessError',
+           'BrokenOffError', 'EngineError', 'as_error']
 
 # %% ../nbs/00_types.ipynb #994d00f5
 import re
@@ -374,6 +374,11 @@ class EmptyAnswerError(UpstreamError):
 
 class IncompleteError(UpstreamError):
     code, default_action = "incomplete", "Ask again; the text so far is kept, and its end may be missing."
+
+
+class EndlessError(UpstreamError):
+    code, retryable, outage = "endless", False, False
+    default_action = "The text so far is kept. Choose another model, or give max_tokens."
 
 
 class BrokenOffError(UpstreamError):

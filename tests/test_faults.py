@@ -2,9 +2,11 @@
 
 import asyncio
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +55,7 @@ FAULTS: dict[str, tuple[Reply, str, str, bool]] = {
     "empty": (Reply([]), "", "empty_answer", True),
     "blank": (Reply(["  \n"]), "", "empty_answer", False),
     "no reason of its end": (Reply(["So it is. "], finish_reason=None), "So it is. ", "incomplete", False),
+    "endless": (Reply(["So it is. " * 20_000] * 10), "So it is. " * 40_000, "endless", False),
     "error in the stream": (Reply(["So it is. ", IN_STREAM]), "So it is. ", "broken_off", False),
     "only an error in the stream": (Reply([IN_STREAM]), "", "broken_off", True),
 }
@@ -190,3 +193,30 @@ def test_a_hundred_questions_at_once_to_a_dead_server_cause_few_more_requests(ru
     assert len(running.server.chats) <= 130
     running.leaves_nothing("mistral")
     assert running.ask("openai")[-1][0] == "done"  # another server is another matter
+
+
+def test_a_thousand_connections_that_ask_nothing_keep_nobody_from_an_answer(running: Running) -> None:
+    address = "127.0.0.1", int(str(running.client.base_url).rpartition(":")[2].strip("/"))
+    with ExitStack() as held:
+        for number in range(1_000):
+            idle = held.enter_context(socket.create_connection(address, timeout=DEADLINE))
+            if number % 2:
+                idle.sendall(b"POST /chat HTTP/1.1\r\nHost: ")  # half a request
+        assert running.ask("mistral")[-1][0] == "done"
+
+
+@pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions"])
+def test_a_question_of_a_megabyte_is_refused_with_the_limit(path: str, running: Running) -> None:
+    text = "How? " * 200_000
+    refused = running.client.post(path, json={"message": text} if path == "/chat" else {"messages": [said(text)]})
+    assert refused.status_code in (400, 413, 422) and refused.json()["error"]["code"] in (
+        "invalid_request",
+        "too_large",
+    )
+    assert "limit" in refused.json()["error"]["message"] or refused.status_code == 413
+    assert len(refused.content) < 2_000
+
+
+def said(text: str) -> dict[str, str]:
+    "A message of OpenAI's protocol."
+    return {"role": "user", "content": text}

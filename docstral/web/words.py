@@ -226,6 +226,7 @@ class FailureWords:
     failure_malformed = Word("The provider's answer cannot be read", "La réponse du fournisseur est illisible")
     failure_empty_answer = Word("The provider answered nothing", "Le fournisseur n'a rien répondu")
     failure_incomplete = Word("The answer may lack its end", "La fin de la réponse manque peut-être")
+    failure_endless = Word("The answer did not come to an end", "La réponse n'en finissait pas")
     failure_broken_off = Word("The provider broke the answer off", "Le fournisseur a interrompu la réponse")
     failure_engine = Word("The model in this server does not run", "Le modèle de ce serveur ne tourne pas")
 
