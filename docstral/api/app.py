@@ -20,6 +20,7 @@ from .messages import add_message_routes
 from .metrics import Observed, add_metrics_routes
 from .models import add_models_routes
 from .openai import add_openai_routes
+from .replies import EVERYWHERE
 from .status import add_search_routes, add_status_routes
 from ..chat import ChatService
 
@@ -39,7 +40,7 @@ ROUTES: list[Callable[[APIRouter, ChatService], None]] = [
 
 def create_api(service: ChatService, **options: Any) -> FastAPI:
     "The HTTP API of a service. FastAPI's own pages are off: they load scripts from another host."
-    app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, **options)
+    app = FastAPI(title="DocStral", version=__version__, docs_url=None, redoc_url=None, responses=EVERYWHERE, **options)
     app.state.streams = set()
     if service.settings.origins:
         headers = ["authorization", "content-type", "x-mistral-api-key"]

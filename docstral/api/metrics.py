@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .http import reply
+from .replies import Snapshot, content, errors
 from ..chat import ChatService
 from ..exposition import Exposition
 from ..gpu import gpus
@@ -92,7 +93,12 @@ Window = Literal["5m", "1h", "24h", "all"]
 def add_metrics_routes(router: APIRouter, service: ChatService) -> None:
     "What the answers took."
 
-    @router.get("/metrics", summary="Latency, tokens, cost and errors of all answers")
+    @router.get(
+        "/metrics",
+        summary="Latency, tokens, cost and errors of all answers",
+        response_model=dict[str, Any],
+        responses=content(*TEXTS),
+    )
     def metrics(request: Request, window: Window = "all") -> Response:
         accept = request.headers.get("accept", "")
         if prefers_text(accept):
@@ -101,7 +107,12 @@ def add_metrics_routes(router: APIRouter, service: ChatService) -> None:
         figures: dict[str, Any] = {"window": window} | totals(service.store, WINDOWS[window])
         return reply(figures | {"gpus": gpus(), "disk": disk(service.store)})
 
-    @router.post("/snapshot", summary="Copy the database, for the owner of the data folder")
+    @router.post(
+        "/snapshot",
+        summary="Copy the database, for the owner of the data folder",
+        response_model=Snapshot,
+        responses=errors(404),
+    )
     def snapshot(request: Request, authorization: Annotated[str, Header()] = "") -> Response:
         token = getattr(request.app.state, "snapshot_token", "")
         if not token or not secrets.compare_digest(authorization.encode(), f"Bearer {token}".encode()):

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header
 from starlette.responses import Response
 
 from .http import reply
+from .replies import ASKING, Models
 from ..chat import ChatService
 from ..providers.base import Request as Asked
 from ..providers.base import choose_provider
@@ -20,7 +21,12 @@ from ..providers.base import choose_provider
 def add_models_routes(router: APIRouter, service: ChatService) -> None:
     "The models to choose from."
 
-    @router.get("/models", summary="The models to choose from; refused where a key is not good")
+    @router.get(
+        "/models",
+        summary="The models to choose from; refused where a key is not good",
+        response_model=Models,
+        responses=ASKING,
+    )
     async def models(
         provider: str | None = None, x_mistral_api_key: Annotated[str, Header(include_in_schema=True)] = ""
     ) -> Response:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from .http import reply
+from .replies import Found, Health, Responses
 from ..chat import LONGEST_QUESTION, ChatService, Question
 from ..explain import explain
 from ..prompt import fit
@@ -20,7 +21,7 @@ from ..prompt import fit
 def add_search_routes(router: APIRouter, service: ChatService) -> None:
     "The search alone."
 
-    @router.get("/search", summary="The passages that fit a question, best first")
+    @router.get("/search", summary="The passages that fit a question, best first", response_model=Found)
     def search(
         q: Annotated[str, Query(max_length=LONGEST_QUESTION)],
         k: Annotated[int, Query(ge=1, le=50)] = 6,
@@ -40,7 +41,9 @@ def add_search_routes(router: APIRouter, service: ChatService) -> None:
 def add_status_routes(router: APIRouter, service: ChatService) -> None:
     "How the service is."
 
-    @router.get("/health", summary="What runs; 503 until the index is loaded")
+    not_yet: Responses = {503: {"model": Health, "description": "The index is not loaded"}}
+
+    @router.get("/health", summary="What runs; 503 until the index is loaded", response_model=Health, responses=not_yet)
     async def health() -> Response:
         status = service.status()
         return reply(status, 200 if status["status"] == "ok" else 503)

@@ -1,0 +1,99 @@
+"The OpenAPI schema is true: whatever is sent to an address, right or wrong, the reply is one that the schema tells of."
+
+import shutil
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+from helpers import DEADLINE, Live, read_events
+from hypothesis import HealthCheck, Phase, configuration, given
+from hypothesis import settings as bounds
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import APIOperation, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from docstral.chat import ChatService
+from docstral.serve import create_app
+from docstral.settings import Settings
+from docstral.store import open_store
+
+configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "docstral-hypothesis")  # nothing in the tree
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+EXAMPLES = 12  # for each operation, of right and of wrong data
+REFERENCES = {"chat_id", "replaces", "history"}
+ASKED = [{"role": "user", "content": "How do I stream?"}]  # the last has to be the user's
+REFUSED = {"POST /snapshot"}  # no token that is made up is right
+
+
+@pytest.fixture(scope="module")
+def client(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    "A visitor of an app with a data folder of its own, which quotes and asks no model."
+    data_dir = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("schema") / "data"))
+    settings = Settings(data_dir=data_dir, docs=(pages,), provider="extractive")
+    loaded = threading.Event()
+    with open_store(settings) as store:
+        app = create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)
+        with Live(app) as live, httpx2.Client(base_url=live.url, trust_env=False, timeout=DEADLINE) as visitor:
+            assert loaded.wait(DEADLINE)
+            yield visitor
+
+
+def begin_chat(client: httpx2.Client) -> dict[str, str]:
+    "The ids of a chat of the visitor's, and of an answer in it."
+    reply = client.post("/chat", json={"message": "How do I stream a chat completion?"})
+    return dict(read_events(reply.text)[0][1])
+
+
+def statuses_of(operation: APIOperation, mode: GenerationMode, client: httpx2.Client) -> set[int]:
+    "Send an operation what is right, or wrong, for it, and check each reply. Returns the statuses that came."
+    seen, known = set(), begin_chat(client)
+    cases = operation.as_strategy(generation_mode=mode)
+
+    @bounds(
+        derandomize=True,
+        database=None,
+        deadline=None,
+        max_examples=EXAMPLES,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def send(data: Any) -> None:
+        case = data.draw(cases)
+        if data.draw(st.booleans()):  # an id that there is, instead of one that was made up
+            case.path_parameters.update({name: known[name] for name in case.path_parameters if name in known})
+            if operation.path.endswith("/reproduce"):
+                case.query = dict(case.query or {}) | {"through": "docstral"}  # no provider was asked
+            if isinstance(case.body, dict):  # and no other ids that were made up, nor a history
+                case.body = {name: value for name, value in case.body.items() if name not in REFERENCES}
+                case.body |= {"messages": ASKED} if "messages" in case.body else {}
+        seen.add(case.call_and_validate(cookies=dict(client.cookies), checks=CHECKS).status_code)
+
+    with suppress(Unsatisfiable):  # where nothing can be wrong
+        send()
+    return seen
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+def test_every_reply_is_as_the_schema_says(client: httpx2.Client, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
+    seen: dict[str, set[int]] = defaultdict(set)
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        seen[operation.label] = statuses_of(operation, mode, client)
+    if mode is GenerationMode.POSITIVE:
+        never = {label for label, statuses in seen.items() if not any(status < 300 for status in statuses)}
+        assert never == REFUSED, "not once a success: the schema asks for something else than the app"
