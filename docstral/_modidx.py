@@ -640,6 +640,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'docstral.models.cost': ('models.html#cost', 'docstral/models.py'),
                                  'docstral.models.estimate_tokens': ('models.html#estimate_tokens', 'docstral/models.py')},
             'docstral.prompt': { 'docstral.prompt._data': ('prompt.html#_data', 'docstral/prompt.py'),
+                                 'docstral.prompt._needed': ('prompt.html#_needed', 'docstral/prompt.py'),
                                  'docstral.prompt._said': ('prompt.html#_said', 'docstral/prompt.py'),
                                  'docstral.prompt.build_messages': ('prompt.html#build_messages', 'docstral/prompt.py'),
                                  'docstral.prompt.fit': ('prompt.html#fit', 'docstral/prompt.py'),

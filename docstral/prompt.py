@@ -101,15 +101,19 @@ def fit(passages: Sequence[Passage], tokens: int = PASSAGE_TOKENS) -> list[Passa
     "The first passages that fit together; of the first one as much as fits."
     kept: list[Passage] = []
     for passage in passages:
-        needed = estimate_tokens(f"{passage.label}\n{passage.text}") + 20  # the marks around it
-        if needed > tokens and not kept:
-            share = tokens / needed
-            kept.append(replace(passage, text=passage.text[: int(len(passage.text) * share)]))
+        while not kept and passage.text and (needed := _needed(passage)) > tokens:
+            passage = replace(passage, text=passage.text[: int(len(passage.text) * tokens / needed)])
+        needed = _needed(passage)
         if needed > tokens:
             break
         tokens -= needed
         kept.append(passage)
     return kept
+
+
+def _needed(passage: Passage) -> int:
+    "The tokens that a passage takes in the prompt, with the marks around it."
+    return estimate_tokens(f"{passage.label}\n{passage.text}") + 20
 
 
 def recent(history: Sequence[Message], tokens: int = HISTORY_TOKENS) -> list[Message]:

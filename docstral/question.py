@@ -42,7 +42,7 @@ class Question:
                 f"The question has {len(self.text)} characters; the limit is {LONGEST_QUESTION}.", "Shorten it."
             )
         texts = {"message": self.text, "chat_id": self.chat_id, "provider": self.provider, "model": self.model}
-        texts["replaces"] = self.replaces
+        texts |= {"replaces": self.replaces, "history": "".join(turn["content"] for turn in self.history)}
         for name, text in texts.items():
             if any("\ud800" <= letter <= "\udfff" for letter in text or ""):
                 raise QuestionError(f"{name} holds half a character: it is not Unicode.", "Send it as UTF-8.")

@@ -357,3 +357,18 @@ def test_a_search_is_explained_over_http(refusing: httpx2.Client) -> None:
         passage["id"] for passage in found["passages"]
     ]
     assert "explanation" not in refusing.get("/search", params={"q": STREAM["message"]}).json()
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"message": "Hi", "\\ud800": 1}', b'{"message": "Hi", "history": [{"role": "\\ud800", "content": "a"}]}']
+)
+def test_half_a_character_in_the_name_of_a_field_is_refused(client: httpx2.Client, body: bytes) -> None:
+    reply = client.post("/chat", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code in (400, 422) and reply.json()["error"]["code"] == "invalid_request"
+
+
+def test_half_a_character_in_a_history_is_refused(client: httpx2.Client) -> None:
+    turns = b'[{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "a"}]'
+    body = b'{"message": "How do I stream it?", "history": ' + turns + b"}"
+    reply = client.post("/chat", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 422 and reply.json()["error"]["code"] == "invalid_request"

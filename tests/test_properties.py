@@ -1,10 +1,13 @@
 "Properties rather than examples: what holds for every text, stream and chat that hypothesis makes up."
 
+import re
 import tempfile
 import time
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, configuration, given, settings
 from hypothesis import strategies as st
@@ -18,9 +21,15 @@ from invariants import (
     pieces_of,
 )
 
+from docstral.api.http import encode
 from docstral.citations import CitationReader
 from docstral.corpus import LONGEST_BLOCK, Page, blocks, split_page
 from docstral.mdx import TAG, clean_markdown, clean_mdx
+from docstral.models import estimate_tokens
+from docstral.prompt import fit
+from docstral.providers.stream import EventReader
+from docstral.types import Delta, Passage
+from docstral.web.markdown import render_markdown
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "docstral-hypothesis")  # nothing in the tree
 settings.register_profile(
@@ -202,3 +211,65 @@ def test_a_stream_is_read_alike_however_it_is_cut(parts: list[str], cuts: list[i
     data = "".join(parts).encode()
     holds_for_stream(pieces_of(data, cuts))
     holds_for_stream([data[at : at + 1] for at in range(len(data))])
+
+
+# Prompts
+
+
+@given(st.lists(st.tuples(st.text("aé日 \n", max_size=400), st.integers(1, 8)), max_size=6), st.integers(40, 2_000))
+def test_what_is_kept_of_the_passages_fits_in_their_order(made: list[tuple[str, int]], tokens: int) -> None:
+    passages = [Passage(f"p::{n}", "T", "", "", text * times, 1.0) for n, (text, times) in enumerate(made)]
+    kept = fit(passages, tokens)
+    assert sum(estimate_tokens(f"{passage.label}\n{passage.text}") + 20 for passage in kept) <= tokens
+    assert kept[1:] == passages[1 : len(kept)]
+    assert all(passages[0].text.startswith(passage.text) for passage in kept[:1])
+
+
+# What is sent and shown
+
+
+@given(made_of([*STREAM, '"', "\\", "\u2028", "\x85"]))
+def test_an_event_is_read_back_as_it_was_sent(text: str) -> None:
+    sent = encode(Delta(text)) + encode(Delta("next"))
+    assert [orjson.loads(data) for data in EventReader().feed(sent)] == [{"text": text}, {"text": "next"}]
+    names = [line for line in sent.split(b"\n") if line.startswith(b"event:")]
+    assert names == [b"event: delta"] * 2
+
+
+SAFE = {"p", "a", "code", "pre", "div", "span", "button", "em", "strong", "s", "ul", "ol", "li", "blockquote", "mark"}
+SAFE |= {"h3", "h4", "h5", "h6", "hr", "br", "table", "thead", "tbody", "tr", "th", "td"}
+PLAIN = {"href", "target", "rel", "class", "type", "data-do", "data-copied", "data-copy", "tabindex", "start", "style"}
+
+
+class Checked(HTMLParser):
+    "Fails where HTML holds what no text may bring in."
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in SAFE, tag
+        for name, value in attrs:
+            assert name in PLAIN, name
+            assert name != "href" or (value or "").lower().startswith(("http://", "https://")), value
+            assert name != "style" or re.fullmatch(r"text-align:(left|right|center)", value or ""), value
+
+
+HOSTILE = [
+    "<script>",
+    "<img src=x onerror=a()>",
+    "[x](javascript:a())",
+    "[x](https://e.org\"onclick='a')",
+    "<https://e.org>",
+]
+HOSTILE += [
+    "[x](//e.org)",
+    "![x](https://e.org/i)",
+    "[x]( java\tscript:a)",
+    "```<b>\n",
+    "| a |\n|:-:|\n| <b> |\n",
+    "&#106;",
+    "&lt;",
+]
+
+
+@given(made_of([*ANSWER, *HOSTILE, "# ", "**"]))
+def test_no_text_becomes_anything_but_plain_html(text: str) -> None:
+    Checked().feed(render_markdown(text, base="https://docs.example.org/a/"))
