@@ -1,5 +1,6 @@
 "What deploys the app, checked without a Docker engine: the image's steps, compose, the proxy, the workflows."
 
+import json
 import os
 import re
 import subprocess
@@ -268,3 +269,14 @@ def test_the_workflows_call_what_is_there() -> None:
             assert (ROOT / script).exists(), f"{path.name} calls {script}, which is not there"
         for action in re.findall(r"uses: (\S+)", text):
             assert re.search(r"@v\d|@[0-9a-f]{40}|@release/v1$", action), f"{path.name}: {action} has no version"
+
+
+@pytest.mark.parametrize(("fixes", "status", "says"), [(["2.0"], 1, "::error::a 1.0"), ([], 0, "::warning::a 1.0")])
+def test_the_audit_fails_for_what_a_newer_version_mends(fixes: list[str], status: int, says: str) -> None:
+    found = [{"id": "X-1", "fix_versions": fixes, "aliases": [], "description": ""}]
+    report = {"dependencies": [{"name": "a", "version": "1.0", "vulns": found}, {"name": "b", "skip_reason": "gone"}]}
+    command = [sys.executable, str(ROOT / "scripts" / "audit.py")]
+    ran = subprocess.run(command, input=json.dumps(report), capture_output=True, text=True)
+    assert ran.returncode == status and says in ran.stdout
+    nothing = subprocess.run(command, input='{"dependencies": []}', capture_output=True, text=True)
+    assert nothing.returncode != 0
