@@ -43,7 +43,11 @@ def read_questions(path: Path) -> list[Question]:
         raise CorpusError(
             f"{path} cannot be read: {error.strerror}.", "Give a file of questions (JSON lines)."
         ) from error
-    except (ValueError, TypeError) as error:
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 (byte {error.start}).", "Give a file of questions (JSON lines)."
+        ) from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise CorpusError(
             f"Line {number} of {path} is no question: {error}.",
             'A line is {"id", "question", "lang", "answerable", "expected", "note"}.',

@@ -51,9 +51,11 @@ def test_the_questions_are_sound() -> None:
         assert all((shipped_corpus() / path).is_file() for path in question.expected), question.id
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"question": "no id"}', '{"id": "a", "question": "b", "unknown": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"question": "no id"}', '{"id": "a", "question": "b", "unknown": 1}', "\xff", "[" * 100_000]
+)
 def test_a_broken_file_of_questions_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "questions.jsonl"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(CorpusError, match=r"questions\.jsonl"):
         read_questions(path)
