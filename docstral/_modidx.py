@@ -49,6 +49,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'docstral.api.http.EventStream.__call__': ('api_http.html#eventstream.__call__', 'docstral/api/http.py'),
                                    'docstral.api.http.EventStream.__init__': ('api_http.html#eventstream.__init__', 'docstral/api/http.py'),
                                    'docstral.api.http.EventStream._encoded': ('api_http.html#eventstream._encoded', 'docstral/api/http.py'),
+                                   'docstral.api.http.EventStream._watch': ('api_http.html#eventstream._watch', 'docstral/api/http.py'),
+                                   'docstral.api.http.EventStream.cut': ('api_http.html#eventstream.cut', 'docstral/api/http.py'),
                                    'docstral.api.http.EventStream.say_stopped': ( 'api_http.html#eventstream.say_stopped',
                                                                                   'docstral/api/http.py'),
                                    'docstral.api.http.Identity': ('api_http.html#identity', 'docstral/api/http.py'),

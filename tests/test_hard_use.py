@@ -1,10 +1,13 @@
 "What machines do to a program: processes that are killed, full disks, damaged files, clocks that jump."
 
+import asyncio
+import gc
 import logging
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
+import psutil
 import pytest
-from helpers import DEADLINE, ROOT
+from helpers import DEADLINE, ROOT, Live, eventually
 from mistral_server import Reply, ScriptedMistral
 
-from docstral import schema
+from docstral import schema, serve
 from docstral.chat import ChatService, Question
+from docstral.providers import attempts
+from docstral.settings import Settings
 from docstral.store import Store, Turn, list_messages, save_turn
 from docstral.types import ChatStarted, Done, Receipt, StoreError, new_id
 
@@ -339,3 +346,39 @@ def test_an_identifier_sorts_after_those_of_a_machine_whose_clock_is_ahead() -> 
     ahead = f"msg_{time.time_ns() // 1000 + 10**12:014x}0123456789abcdef"
     assert new_id("msg", ahead) > ahead
     assert new_id("msg", "msg_of_old") > "msg_0"
+
+
+async def test_one_who_does_not_read_is_let_go_and_takes_no_memory(
+    settings: Settings, store: Store, mistral: ScriptedMistral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("only Linux closes such connections by itself")
+    monkeypatch.setattr(serve, "UNREAD", 1.0)
+    monkeypatch.setattr(attempts, "LONGEST_ANSWER", 10**12)
+    mistral.answer = lambda body: Reply(["x" * 4_000 + " "] * 100_000)  # 400 MB
+    service = ChatService(settings.but(mistral_api_key="k"), store)
+    with Live(serve.create_app(service, web=False)) as live:
+        await asyncio.to_thread(eventually, lambda: service.search)
+        before, body = psutil.Process().memory_info().rss, orjson.dumps({"message": STREAM})
+        head = "POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: "
+        with socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE) as client:
+            client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
+            await asyncio.to_thread(eventually, lambda: service.limits.open == 1)
+            await asyncio.to_thread(eventually, lambda: service.limits.open == 0)
+            assert psutil.Process().memory_info().rss - before < 150e6
+        await asyncio.to_thread(eventually, lambda: mistral.active == 0)
+    assert store.read("SELECT outcome FROM messages WHERE role = 'assistant'") == [("stopped",)]
+
+
+async def test_memory_is_steady_over_many_answers(with_key: ChatService, mistral: ScriptedMistral) -> None:
+    total, sizes = int(os.environ.get("DOCSTRAL_TEST_ANSWERS", "1200")), []
+    mistral.answer = lambda body: Reply([WHOLE])
+    for number in range(1, total + 1):
+        events = [event async for event in with_key.ask("ada", Question(STREAM))]
+        assert isinstance(events[-1], Done)
+        if number in (total // 3, total):
+            mistral.requests.clear()
+            gc.collect()
+            sizes.append(psutil.Process().memory_info().rss)
+    grown = (sizes[1] - sizes[0]) / (total - total // 3)
+    assert grown < 25_000, "bytes for each answer, where the database's cache of them takes a few thousand"

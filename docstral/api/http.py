@@ -8,6 +8,7 @@ __all__ = ['COOKIE', 'TOKEN', 'YEAR', 'NO_COOKIES', 'KINDS', 'STOPPED', 'cookie_
            'EventStream', 'stop_streams', 'add_method_errors']
 
 # %% ../../nbs/40_api_http.ipynb #184fb6b3
+import asyncio
 import hashlib
 import os
 import re
@@ -16,7 +17,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import anyio
 import orjson
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -178,7 +178,8 @@ class EventStream(StreamingResponse):
         self.events = events
         self.encode = encode
         self.running = running  # the streams of the application, for as long as they run
-        self.stopping = anyio.CancelScope()
+        self.cut_off = self.stopped = False  # before its end; by a server that stops
+        self.task: asyncio.Task[None] | None = None
         super().__init__(
             self._encoded(first),
             media_type="text/event-stream",
@@ -193,14 +194,32 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.running.add(self)
+        self.task = asyncio.current_task()
+        watching = asyncio.create_task(self._watch(receive))
         try:
-            with self.stopping:
-                await super().__call__(scope, receive, send)
-            if self.stopping.cancelled_caught:
-                await self.say_stopped(scope, receive, send)
+            await self.stream_response(send)
+        except asyncio.CancelledError:
+            if not self.cut_off or self.task is None:
+                raise
+            self.task.uncancel()
         finally:
+            watching.cancel()
             self.running.discard(self)
             await self.events.aclose()
+        if self.stopped:
+            await self.say_stopped(scope, receive, send)
+
+    async def _watch(self, receive: Receive) -> None:
+        "End the stream when its reader has left."
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.cut()
+
+    def cut(self, stopped: bool = False) -> None:
+        "End the stream now, even where it never has to wait for more."
+        self.cut_off, self.stopped = True, stopped
+        if self.task:
+            self.task.cancel()
 
     async def say_stopped(self, scope: Scope, receive: Receive, send: Send) -> None:
         "End the stream of a server that stops."
@@ -213,7 +232,7 @@ STOPPED = Failed("stopping", "The server is stopping.", "Ask again when it is ba
 def stop_streams(app: FastAPI) -> None:
     "End every stream with a last event: what was written is stored."
     for stream in list(app.state.streams):
-        stream.stopping.cancel()
+        stream.cut(stopped=True)
 
 # %% ../../nbs/40_api_http.ipynb #0b55fd31
 def add_method_errors(router: APIRouter) -> None:
