@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .engines.duckdb import Connection, DuckDB, Engine
+from .engines.duckdb import Connection, DuckDB, Engine, log_of
 from .schema import migrate
 from .store import server
 from .types import StoreError
@@ -146,4 +146,4 @@ def _open(place: str, read_only: bool = False) -> Engine:
 
 def _files(target: str) -> Iterator[Path]:
     "A database file and its log."
-    yield from (Path(target), Path(f"{target}.wal"))
+    yield from (Path(target), log_of(Path(target)))

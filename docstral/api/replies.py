@@ -144,7 +144,7 @@ class Found(Shape):
 class Health(Shape):
     "What runs."
 
-    status: Literal["ok", "starting", "failed"]
+    status: Literal["ok", "starting", "failed", "stopping"]
     version: str
     provider: str
     model: str

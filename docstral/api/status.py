@@ -41,9 +41,9 @@ def add_search_routes(router: APIRouter, service: ChatService) -> None:
 def add_status_routes(router: APIRouter, service: ChatService) -> None:
     "How the service is."
 
-    not_yet: Responses = {503: {"model": Health, "description": "The index is not loaded"}}
+    not_yet: Responses = {503: {"model": Health, "description": "Not ready yet, or stopping"}}
 
-    @router.get("/health", summary="What runs; 503 until the index is loaded", response_model=Health, responses=not_yet)
+    @router.get("/health", summary="What runs; 503 until it is ready", response_model=Health, responses=not_yet)
     async def health() -> Response:
         status = service.status()
         return reply(status, 200 if status["status"] == "ok" else 503)
