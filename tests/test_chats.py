@@ -1,5 +1,6 @@
 "One's own chats: found, named, deleted and back, rated, carried elsewhere; from two tabs at once; never another's."
 
+import json
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from docstral.chats import (
     search_chats,
     snippet,
 )
-from docstral.exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat
+from docstral.exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat, tamed
 from docstral.settings import Settings
 from docstral.store import Store, Turn, get_chat, get_message, list_chats, list_messages, open_store, save_turn
 from docstral.titles import LONGEST_TITLE, title_of
@@ -327,6 +328,32 @@ def test_markdown_has_what_stands_with_sources_and_receipts(empty: Store) -> Non
     assert "*Stopped.*" in text and RECEIPT.line() in text and "unofficial demo" in text.lower()
 
 
+@pytest.mark.parametrize(
+    ("answer", "exported"),
+    [
+        (r"\<img src=x> \![x](y)", r"\<img src=x> \![x](y)"),  # escaped already
+        (r"\\<img src=x>", r"\\\<img src=x>"),
+        ("\r\r```\nx\n```\n\n<img src=x>", "\n\n```\nx\n```\n\n\\<img src=x>"),  # lines as Markdown counts them
+        ("```\nx\n````", "```\nx\n````"),  # closed, with one more
+        ("```\nx\n```\n", "```\nx\n```\n"),
+        ("So:\n```", "So:\n```\n```"),  # cut before its code
+    ],
+)
+def test_an_exported_answer_loads_nothing_and_ends_its_code(answer: str, exported: str) -> None:
+    assert tamed(answer) == exported
+
+
+def test_what_a_file_says_of_its_model_and_sources_is_text_in_markdown(empty: Store) -> None:
+    sources, citations = (
+        [PASSAGE, replace(PASSAGE, id="b.md::0")],
+        [Citation(1, f"{page}.md::0", 0, 4, 1.0) for page in "ab"],
+    )
+    receipt = replace(RECEIPT, model="<img src=x>")
+    say(empty, "How?", "So [1].", sources=sources, citations=citations, receipt=receipt)
+    text = as_markdown(export_chat(empty, "ada", "chat_1"))
+    assert "<img" not in text.replace("\\<", "") and text.count("\n1. [") == 2  # two with one number
+
+
 HOSTILE: dict[str, tuple[list[Any], Any]] = {  # the field that is named: where it is, and what it is changed to
     "docstral": (["docstral"], 2),
     "title": (["title"], ""),
@@ -345,6 +372,8 @@ HOSTILE: dict[str, tuple[list[Any], Any]] = {  # the field that is named: where 
     "turns.0: ": (["turns", 0, "citations", 0, "end"], 9999),
     "turns.0": (["turns", 0, "citations", 0, "source_id"], "b.md::0"),
     "turns.0.receipt.seconds": (["turns", 0, "receipt", "seconds"], None),
+    "turns.0.receipt.cost": (["turns", 0, "receipt", "cost"], float("inf")),  # as JSON, Infinity
+    "turns.0: Value error, it cannot": (["turns", 0, "receipt", "tokens_in"], 10**30),
 }
 
 
@@ -358,7 +387,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_field(empty: Store, field:
         place = place[step]
     place[path[-1]] = value
     with pytest.raises(QuestionError) as error:
-        import_chat(empty, "ada", orjson.dumps(content))
+        import_chat(empty, "ada", json.dumps(content).encode())
     assert str(error.value).startswith(field)
     assert len(list_chats(empty, "ada")) == 1
 

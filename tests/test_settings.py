@@ -128,6 +128,12 @@ def test_an_unknown_argument_is_an_error() -> None:
         Settings.load({}, colour="red")
 
 
+@pytest.mark.parametrize("name", ["DOCSTRAL_DATA_DIR", "DOCSTRAL_DOCS", "DOCSTRAL_SETTINGS"])
+def test_the_home_of_nobody_is_an_error(name: str) -> None:
+    message = refused({name: "~nobody-of-that-name/x"})
+    assert name in message and "no home" in message
+
+
 def test_a_port_past_65535_is_an_error() -> None:
     assert "DOCSTRAL_PORT" in refused({"DOCSTRAL_PORT": "99999"})
 
