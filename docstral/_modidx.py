@@ -42,7 +42,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.api.guard.host_name': ('api_guard.html#host_name', 'docstral/api/guard.py'),
                                     'docstral.api.guard.is_foreign': ('api_guard.html#is_foreign', 'docstral/api/guard.py'),
                                     'docstral.api.guard.is_here': ('api_guard.html#is_here', 'docstral/api/guard.py'),
-                                    'docstral.api.guard.network_of': ('api_guard.html#network_of', 'docstral/api/guard.py'),
                                     'docstral.api.guard.read_body': ('api_guard.html#read_body', 'docstral/api/guard.py'),
                                     'docstral.api.guard.reply_headers': ('api_guard.html#reply_headers', 'docstral/api/guard.py')},
             'docstral.api.http': { 'docstral.api.http.EventStream': ('api_http.html#eventstream', 'docstral/api/http.py'),

@@ -10,10 +10,12 @@ import ipaddress
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 from .types import BusyError, StoppingError, TooManyAnswersError
 
 # %% ../nbs/29_limits.ipynb #0aa594ef
+@lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
     "Whom an address stands for: itself, or the /64 of an IPv6 address; as it is where it is no address."
     try:

@@ -192,7 +192,7 @@ def make_server(app: FastAPI, service: ChatService) -> "uvicorn.Server":
             service.limits.stopping = True
             ends = time.monotonic() + service.settings.stop_timeout
             if service.limits.open:
-                print(f"DocStral is stopping: {service.limits.open} answers may end first.", flush=True)
+                print(f"DocStral is stopping, once open answers have ended: {service.limits.open}.", flush=True)
             while service.limits.open and time.monotonic() < ends and not self.force_exit:  # a second Ctrl+C forces it
                 await asyncio.sleep(0.05)
             stop_streams(app)

@@ -110,7 +110,7 @@ def test_open_answers_may_end_and_new_questions_are_refused_when_the_server_stop
         kind, done = read_events(reply.read().decode())[-1]
     assert (kind, done["text"]) == ("done", "Set `stream` to true [1].")
     said, _ = server.communicate(timeout=DEADLINE)
-    assert "1 answers may end first" in said and "Traceback" not in said
+    assert "open answers have ended: 1." in said and "Traceback" not in said
     assert server.returncode == 128 + signal.SIGTERM
     with Store(settings.data_dir / "docstral.duckdb") as store:
         assert store.read("SELECT outcome FROM messages WHERE role = 'assistant'") == [("cited",)]

@@ -137,7 +137,7 @@ def test_the_examples_of_the_api_run_in_their_order(live: str, tmp_path: Path) -
             ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE
         )
         assert ran.returncode == 0, code + ran.stdout + ran.stderr
-        assert '{"error"' not in ran.stdout and "event: error" not in ran.stdout, code + ran.stdout
+        assert '{"error":{"code"' not in ran.stdout and "event: error" not in ran.stdout, code + ran.stdout
 
 
 def test_the_readmes_example_over_http_runs(live: str) -> None:

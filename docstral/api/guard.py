@@ -6,7 +6,7 @@
 __all__ = ['RATE', 'QUESTION', 'ASKING', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
            'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'ForeignPageError', 'UnknownHostError', 'LongHeadersError',
            'SlowRequestError', 'TooManyRequestsError', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
-           'is_here', 'network_of', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
+           'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .http import error_reply
 from ..exports import LARGEST_FILE
+from ..limits import network_of
 from ..settings import Settings, is_loopback
 from ..types import DocStralError, TooLargeError
 
@@ -151,16 +152,8 @@ class Rates:
 
 @lru_cache(maxsize=1024)
 def is_here(address: str) -> bool:
-    "Whether a request comes from this machine."
-    return not address or is_loopback(address)
-
-
-def network_of(address: str) -> str:
-    "An IPv4 address, or the network of an IPv6 one: its owner has 2^64 addresses."
-    try:
-        return str(ipaddress.ip_network((address, 64), strict=False)) if ":" in address else address
-    except ValueError:
-        return address
+    "Whether a request comes from this machine; also by IPv4 to a server that listens on IPv6."
+    return not address or is_loopback(address) or is_loopback(network_of(address))
 
 # %% ../../nbs/42_api_guard.ipynb #79817478
 LARGEST = {"/chats/import": LARGEST_FILE}  # bytes of a body, by address

@@ -227,7 +227,8 @@ class DuckDB:
             except duckdb.ConnectionException as error:
                 raise StoreError(f"The database {self.name} is closed.") from error
             except duckdb.Error as error:
-                self._given_up = given_up = isinstance(error, duckdb.FatalException)
+                given_up = isinstance(error, duckdb.FatalException)
+                self._given_up = self._given_up or given_up
                 if last or not given_up:
                     raise StoreError(f"The database {self.name} cannot be read: {first_line(error)}") from error
                 last = True
