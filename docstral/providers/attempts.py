@@ -93,8 +93,10 @@ class Attempts:
                 async with aclosing(self._ask(name, own, ends)) as events:
                     async for event in events:
                         if isinstance(event, Text | Thought):
-                            started, written = True, written + len(event.text)
+                            started, room = True, LONGEST_ANSWER - written
+                            written += len(event.text)
                             if written > LONGEST_ANSWER:
+                                yield replace(event, text=event.text[:room])
                                 raise EndlessError(f"{name} wrote more than {LONGEST_ANSWER:,} characters.")
                         yield event
                 return
