@@ -27,7 +27,7 @@ from starlette.requests import HTTPConnection, cookie_parser
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..types import DocStralError, Event, Failed, QuestionError
+from ..types import DocStralError, Event, QuestionError, StoppingError
 
 # %% ../../nbs/40_api_http.ipynb #506e97e0
 COOKIE = "docstral_session"
@@ -57,9 +57,9 @@ def address_of(request: HTTPConnection) -> str:
     return request.client.host if request.client else "unknown"
 
 # %% ../../nbs/40_api_http.ipynb #c09fc2ec
-def cookie_rules(environ: Mapping[str, str], secure: bool = False) -> str:
+def cookie_rules(framed: bool, secure: bool = False) -> str:
     "How browsers shall treat the cookie: sent to pages of this site alone, or within the frame of a Space."
-    if environ.get("SPACE_ID"):
+    if framed:
         return "SameSite=None; Secure; Partitioned"
     return "SameSite=Lax; Secure" if secure else "SameSite=Lax"
 
@@ -90,7 +90,7 @@ class Identity:
                 reply = MutableHeaders(scope=message)
                 reply["x-request-id"] = request_id
                 if wants_cookie:
-                    rules = cookie_rules(os.environ, secure)
+                    rules = cookie_rules(self.framed, secure)
                     reply.append("set-cookie", f"{name}={token}; HttpOnly; Max-Age={YEAR}; Path=/; {rules}")
             await send(message)
 
@@ -226,7 +226,7 @@ class EventStream(StreamingResponse):
         await send({"type": "http.response.body", "body": self.encode(STOPPED), "more_body": False})
 
 
-STOPPED = Failed("stopping", "The server is stopping.", "Ask again when it is back.", retryable=True, partial=True)
+STOPPED = StoppingError("The server is stopping.").event(partial=True)
 
 
 def stop_streams(app: FastAPI) -> None:

@@ -189,7 +189,7 @@ class PostgreSQL:
     def _find_vector(self, connection: psycopg.Connection[Any]) -> int:
         "The number of the type `vector`, whose extension is created where it is missing."
         with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext('docstral extension'))")
+            PostgresConnection(connection).lock("extension")
             try:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except (psycopg.errors.FeatureNotSupported, psycopg.errors.InsufficientPrivilege) as error:

@@ -95,7 +95,7 @@ class Gate:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if not is_open(scope["method"], path):
             if scope["method"] == "GET" and "text/html" in request.headers.get("accept", ""):
-                await nowhere(request)(scope, receive, send)
+                await nowhere(words_for(request))(scope, receive, send)
                 return
             raise HTTPException(404)
         user = user_id(request.cookies)
@@ -109,7 +109,6 @@ class Gate:
         await self.app(scope, receive, send)
 
 
-def nowhere(request: Request) -> HTMLResponse:
+def nowhere(words: Words) -> HTMLResponse:
     "The page for an address where nothing is."
-    own = words_for(request)
-    return HTMLResponse(NOWHERE.format(language=own.language, sorry=own.nowhere), 404)
+    return HTMLResponse(NOWHERE.format(language=words.language, sorry=words.nowhere), 404)
