@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import helpers
 import httpx2
 import pytest
-from helpers import DEADLINE, Live, at_once
+from helpers import DEADLINE, at_once, ready
 from mistral_server import ScriptedMistral
 from postgres_server import PostgresServer, programs
 
@@ -17,7 +16,6 @@ from docstral.chat import ChatService
 from docstral.embed import StaticEmbedder
 from docstral.providers.attempts import Attempts
 from docstral.search import open_search
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store, open_store
 from docstral.transfer import move
@@ -39,9 +37,7 @@ def plain_environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def free_port() -> int:
     "A port on 127.0.0.1 that nothing listens on."
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return helpers.free_port()
 
 
 PAGES = {
@@ -216,9 +212,7 @@ async def with_key(settings: Settings, store: Store) -> AsyncIterator[ChatServic
 @pytest.fixture
 def live(settings: Settings, store: Store) -> Iterator[str]:
     "The address of an application that is ready: the API as `docstral serve` runs it, without the pages."
-    loaded = threading.Event()
-    with Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as server:
-        assert loaded.wait(DEADLINE)
+    with ready(ChatService(settings, store)) as server:
         yield server.url
 
 

@@ -18,7 +18,8 @@ import orjson
 import pytest
 import uvicorn
 
-from docstral.serve import listen
+from docstral.chat import ChatService
+from docstral.serve import create_app, listen
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCSTRAL = [sys.executable, "-c", "import sys; from docstral.cli import main; sys.exit(main())"]
@@ -99,6 +100,7 @@ class Live:
     "An application served over HTTP on a free port, by a thread."
 
     def __init__(self, app: Any):
+        self.app = app
         self._socket = listen("127.0.0.1", 0)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -115,6 +117,15 @@ class Live:
         self._thread.join(DEADLINE)
         self._socket.close()
         assert not self._thread.is_alive()
+
+
+@contextmanager
+def ready(service: ChatService, web: bool = False) -> Iterator[Live]:
+    "An application over HTTP as `docstral serve` runs it, its index loaded. `web`: with its pages."
+    loaded = threading.Event()
+    with Live(create_app(service, lambda error: loaded.set(), web=web)) as live:
+        assert loaded.wait(DEADLINE)
+        yield live
 
 
 def read_events(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ import httpx2
 import orjson
 import pytest
 from fastapi import FastAPI
-from helpers import DEADLINE, Live, eventually, read_events
+from helpers import DEADLINE, Live, eventually, read_events, ready
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral.api.app import create_api
@@ -31,13 +31,10 @@ JSON = {"content-type": "application/json"}
 def refusing(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     "A visitor of an application that several tests share: none of them asks what can be answered."
     data = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("refusing") / "data"))
-    loaded = threading.Event()
     with Store(data / "docstral.duckdb") as store:
         service = ChatService(Settings(data_dir=data, docs=(pages,)), store)
-        with Live(create_app(service, lambda error: loaded.set(), web=False)) as server:
-            assert loaded.wait(DEADLINE)
-            with httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as made:
-                yield made
+        with ready(service) as server, httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as made:
+            yield made
 
 
 def ask(client: httpx2.Client, key: str = "", **body: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -15,11 +14,10 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 import yaml
-from helpers import DEADLINE, ROOT, Live, caddy, free_port, tool
+from helpers import DEADLINE, ROOT, caddy, free_port, ready, tool
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.chat import ChatService, Question
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store, open_store
 from docstral.types import Done, Notice, StoreError
@@ -220,10 +218,8 @@ def test_the_check_of_the_image_finds_what_is_missing(before: str, after: str, s
 @pytest.fixture
 def proxied(settings: Settings, store: Store, plain_environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
     "The address of the real proxy with the real configuration, in front of an application that is ready."
-    loaded = threading.Event()
     service = ChatService(settings.but(mistral_api_key="k"), store)
-    with Live(create_app(service, lambda error: loaded.set(), web=False)) as live:
-        assert loaded.wait(DEADLINE)
+    with ready(service) as live:
         environment = plain_environment | {"DOCSTRAL_APP": f"to 127.0.0.1:{live.port}"}
         with caddy(environment, tmp_path) as address:
             yield address

@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import socket
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,13 +11,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from helpers import DEADLINE, Live, at_once, eventually, read_events
+from helpers import DEADLINE, at_once, eventually, read_events, ready
 from mistral_server import Gate, Reply, ScriptedMistral, event, refusal
 
 from docstral.chat import ChatService
 from docstral.providers.attempts import Attempts
 from docstral.retry import ATTEMPTS
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -89,7 +87,6 @@ class Running:
 def running(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     "One application for all faults."
     data = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("faults") / "data"))
-    loaded = threading.Event()
     with ScriptedMistral() as server, Store(data / "docstral.duckdb") as store:
         settings = Settings(
             data_dir=data,
@@ -104,10 +101,8 @@ def running(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory
             stall_timeout=0.5,
         )
         service = ChatService(settings, store)
-        with Live(create_app(service, lambda error: loaded.set(), web=False)) as live:
-            assert loaded.wait(DEADLINE)
-            with httpx2.Client(base_url=live.url, timeout=DEADLINE, trust_env=False) as client:
-                yield Running(service, client, server)
+        with ready(service) as live, httpx2.Client(base_url=live.url, timeout=DEADLINE, trust_env=False) as client:
+            yield Running(service, client, server)
 
 
 @pytest.fixture(autouse=True)

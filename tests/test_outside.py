@@ -1,17 +1,15 @@
 "A provider from outside the package comes in through the same door as those that ship."
 
 import sys
-import threading
 from collections.abc import AsyncGenerator, Iterator
 from types import ModuleType
 
 import httpx2
 import pytest
-from helpers import DEADLINE, Live, read_events
+from helpers import DEADLINE, read_events, ready
 
 from docstral.chat import ChatService, Question
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Usage, register_provider
-from docstral.serve import create_app
 from docstral.settings import PROVIDERS, Settings
 from docstral.store import Store
 from docstral.types import Done, Notice, OverloadedError
@@ -71,12 +69,10 @@ async def test_it_falls_back_like_any_other(outside: None, settings: Settings, s
 
 
 def test_it_answers_over_http_and_is_listed(outside: None, settings: Settings, store: Store) -> None:
-    loaded = threading.Event()
     with (
-        Live(create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)) as live,
+        ready(ChatService(settings, store)) as live,
         httpx2.Client(base_url=live.url, timeout=DEADLINE, trust_env=False) as client,
     ):
-        assert loaded.wait(DEADLINE)
         asked = {"message": "How do I stream a chat completion?", "provider": "parrot"}
         kind, done = read_events(client.post("/chat", json=asked).text)[-1]
         assert kind == "done" and done["receipt"]["provider"] == "parrot"

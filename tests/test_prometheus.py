@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,12 @@ from pathlib import Path
 import httpx2
 import pytest
 import yaml
-from helpers import DEADLINE, ROOT, Live
+from helpers import DEADLINE, ROOT, ready
 from mistral_server import Reply, ScriptedMistral
 from prometheus_client.parser import text_string_to_metric_families
 
 from docstral.chat import ChatService
 from docstral.gpu import Device
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -62,10 +60,8 @@ def address(
     mistral.script(
         Reply(), Reply(status=401, body=b'{"message": "Unauthorized"}'), Reply(status=503, body=b"{}"), Reply()
     )
-    loaded = threading.Event()
     service = ChatService(settings, store)
-    with Live(create_app(service, lambda error: loaded.set(), web=False)) as server:
-        assert loaded.wait(DEADLINE)
+    with ready(service) as server:
         with httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as client:
             for _ in range(3):
                 body = {"message": "How do I stream a chat completion?"}

@@ -1,18 +1,16 @@
 "One question, one scripted model, three ways to ask: the same text, sources, citations and receipt."
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from helpers import DEADLINE, Live, docstral, read_events
+from helpers import DEADLINE, docstral, read_events, ready
 from mistral_server import Reply, ScriptedMistral
 
 from docstral.chat import ChatService
 from docstral.library import DocStral
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -34,13 +32,9 @@ def environment(plain_environment: dict[str, str], settings: Settings, pages: Pa
 
 def over_http(settings: Settings) -> Answer:
     "The answer through `POST /chat`."
-    loaded = threading.Event()
-    with Store(settings.data_dir / "docstral.duckdb") as store:
-        app = create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)
-        with Live(app) as server:
-            assert loaded.wait(DEADLINE)
-            body = {"message": QUESTION}
-            events = read_events(httpx2.post(f"{server.url}/chat", json=body, timeout=DEADLINE, trust_env=False).text)
+    with Store(settings.data_dir / "docstral.duckdb") as store, ready(ChatService(settings, store)) as server:
+        body = {"message": QUESTION}
+        events = read_events(httpx2.post(f"{server.url}/chat", json=body, timeout=DEADLINE, trust_env=False).text)
     done = events[-1][1]
     deltas = "".join(data["text"] for name, data in events if name == "delta")
     assert deltas == done["text"]

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 import schemathesis
-from helpers import DEADLINE, Live, read_events
+from helpers import DEADLINE, read_events, ready
 from hypothesis import HealthCheck, Phase, configuration, given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
@@ -26,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from docstral.chat import ChatService
-from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import open_store
 
@@ -43,12 +41,12 @@ def client(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory)
     "A visitor of an app with a data folder of its own, which quotes and asks no model."
     data_dir = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("schema") / "data"))
     settings = Settings(data_dir=data_dir, docs=(pages,), provider="extractive")
-    loaded = threading.Event()
-    with open_store(settings) as store:
-        app = create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)
-        with Live(app) as live, httpx2.Client(base_url=live.url, trust_env=False, timeout=DEADLINE) as visitor:
-            assert loaded.wait(DEADLINE)
-            yield visitor
+    with (
+        open_store(settings) as store,
+        ready(ChatService(settings, store)) as live,
+        httpx2.Client(base_url=live.url, trust_env=False, timeout=DEADLINE) as visitor,
+    ):
+        yield visitor
 
 
 def begin_chat(client: httpx2.Client) -> dict[str, str]:

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral, read_events
+from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral, read_events, ready
 from hostile import HOSTILE
 from markdown_it import MarkdownIt
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
@@ -54,13 +54,10 @@ class App:
 def shop(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     "The application with its pages, as it runs on a reader's own machine; a scripted model answers."
     data = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("secure") / "data"))
-    loaded = threading.Event()
     with ScriptedMistral() as mistral, Store(data / "docstral.duckdb") as store:
         settings = Settings(data_dir=data, docs=(pages,), mistral_url=mistral.url, mistral_api_key="k")
-        app = create_app(ChatService(settings, store), lambda error: loaded.set())
-        with Live(app) as server:
-            assert loaded.wait(DEADLINE)
-            made = App(server.url, app, mistral, store)
+        with ready(ChatService(settings, store), web=True) as server:
+            made = App(server.url, server.app, mistral, store)
             yield made
             for client in made.clients:
                 client.close()

@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from helpers import DEADLINE, Live
+from helpers import DEADLINE, Live, ready
 
 from docstral.chat import ChatService
 from docstral.serve import create_app
@@ -38,10 +37,10 @@ def look(folder: Path) -> str:
 @pytest.fixture
 def address(settings: Settings, store: Store) -> Iterator[str]:
     "A running app that announced itself."
-    loaded = threading.Event()
-    app = create_app(ChatService(settings, store), lambda error: loaded.set(), web=False)
-    with Live(app) as server, announced(settings.data_dir, server.url) as app.state.snapshot_token:
-        assert loaded.wait(DEADLINE)
+    with (
+        ready(ChatService(settings, store)) as server,
+        announced(settings.data_dir, server.url) as server.app.state.snapshot_token,
+    ):
         yield server.url
 
 
