@@ -81,7 +81,8 @@ def words_for(request: Request) -> Words:
 
 # %% ../../nbs/64_web_gate.ipynb #c9a82a4a
 NOWHERE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title>DocStral</title>
-<meta name="viewport" content="width=device-width"><h1>404</h1><p>{sorry}</p><p><a href="/">DocStral</a></p></html>"""
+<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<h1>404</h1><p>{sorry}</p><p><a href="/">DocStral</a></p></html>"""
 
 
 class Gate:
