@@ -32,6 +32,7 @@ from aiohttp import web
 
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE = 120.0  # seconds within which a process of ours is ready
+TICK = 1 / os.sysconf("SC_CLK_TCK")  # seconds of CPU: what another process took is counted in these
 Cell = str | int | float
 
 
