@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'Loaded', 'RENEW', 'UNREAD', 'showing', 'create_app', 'listen', 'Announcer', 'serve', 'make_server',
-           'ready_line']
+           'server_config', 'ready_line']
 
 # %% ../nbs/74_serve.ipynb #4777e7b5
 import asyncio
@@ -201,7 +201,16 @@ def make_server(app: FastAPI, service: ChatService) -> "uvicorn.Server":
                 pages.stop_event.set()  # each open page holds a connection until it hears of this
             await super().shutdown(sockets)
 
-    return Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5))
+    return Server(server_config(app))
+
+
+def server_config(app: ASGIApp) -> "uvicorn.Config":
+    "How uvicorn serves the application."
+    import uvicorn
+
+    from docstral.connections import Connection
+
+    return uvicorn.Config(app, http=Connection, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
 
 
 def _leave(number: int, frame: object) -> None:

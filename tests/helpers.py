@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 
 from docstral.chat import ChatService
-from docstral.serve import create_app, listen
+from docstral.serve import create_app, listen, server_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCSTRAL = [sys.executable, "-c", "import sys; from docstral.cli import main; sys.exit(main())"]
@@ -104,8 +104,7 @@ class Live:
         self._socket = listen("127.0.0.1", 0)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(server_config(app))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="live")
 
     def __enter__(self) -> Self:

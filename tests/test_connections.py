@@ -1,0 +1,99 @@
+"Connections on which nothing is asked, too slowly or not at all; and those that are only slow."
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+from helpers import DEADLINE, Live, ready
+from mistral_server import Gate, Reply, ScriptedMistral
+
+from docstral import connections
+from docstral.chat import ChatService
+from docstral.settings import Settings
+from docstral.store import Store
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+PART = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: "
+
+
+@pytest.fixture
+def live(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
+    "The API over HTTP, with a key and half a second for headers."
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    with ready(ChatService(settings.but(mistral_api_key="k"), store)) as live:
+        yield live
+
+
+def connect(live: Live) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE)
+
+
+def told(raw: socket.socket) -> bytes:
+    "All that the server still says, until it closes the connection."
+    return b"".join(iter(lambda: raw.recv(65_536), b""))
+
+
+def asked(raw: socket.socket, *pieces: bytes) -> bytes:
+    "The reply to a question that comes in these pieces."
+    for piece in pieces:
+        raw.sendall(piece)
+        time.sleep(0.02)
+    reply = b""
+    while not reply.endswith(b"}"):
+        reply += raw.recv(65_536)
+    return reply
+
+
+def drip(raw: socket.socket, live: Live) -> bytes:
+    "What the server says to one who sends a byte now and then, when it has enough. Others are served meanwhile."
+    ends, served = time.monotonic() + DEADLINE, 0
+    with httpx2.Client(base_url=live.url, timeout=DEADLINE, trust_env=False) as other:
+        while not select.select([raw], [], [], 0.05)[0]:
+            assert time.monotonic() < ends, "nobody ended it"
+            raw.sendall(b"x")
+            assert other.get("/health").status_code == 200
+            served += 1
+    assert served
+    return told(raw)
+
+
+def test_headers_that_drip_are_not_waited_for_and_others_are_served(live: Live) -> None:
+    with connect(live) as raw:
+        raw.sendall(PART)
+        assert drip(raw, live).startswith(b"HTTP/1.1 408")
+
+
+def test_headers_that_drip_after_an_answer_are_not_waited_for_either(live: Live) -> None:
+    with connect(live) as raw:
+        assert asked(raw, HEALTH).startswith(b"HTTP/1.1 200")
+        raw.sendall(PART)
+        assert drip(raw, live).startswith(b"HTTP/1.1 408")
+
+
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(live: Live) -> None:
+    with connect(live) as raw:
+        assert told(raw) == b""  # a browser that opened it ahead would take a word for the reply to what it asks
+
+
+def test_who_is_slow_within_the_limit_is_served_again_and_again(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEADER_SECONDS", DEADLINE)
+    with connect(live) as raw:
+        for _ in range(3):
+            assert asked(raw, HEALTH[:3], HEALTH[3:20], HEALTH[20:-1], HEALTH[-1:]).startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_may_take_longer_than_headers(live: Live, mistral: ScriptedMistral) -> None:
+    gate = Gate()
+    mistral.script(Reply(["Set `stream` ", gate, "to true [1]."]))
+    opening = threading.Timer(2 * connections.HEADER_SECONDS, gate.open)
+    with httpx2.stream(
+        "POST", f"{live.url}/chat", json={"message": "How do I stream a chat completion?"}, timeout=DEADLINE
+    ) as reply:
+        gate.reached()
+        opening.start()
+        assert '"text":"Set `stream` to true [1]."' in reply.read().decode()
+    opening.join()
