@@ -4,9 +4,10 @@
 
 A history is made in SQL: answers of 1,500 characters of the shipped corpus, each with six of its passages as sources
 and a receipt; fifty chats of twenty messages go on at a time; each reader has 2,000 messages, all over the file. Then
-turns are written and read as the app does it. CPU milliseconds of this process, the least of the rounds; the bare work
-is the same rows through DuckDB and nothing else, on the same file: inserts in one transaction, plain selects. Of the
-file, bare is the text of messages and sources alone.
+turns are written and read as the app does it, and fifty new chats kept, which is what a second of a full server brings.
+CPU milliseconds of this process, the least of the rounds; the bare work is the same rows through DuckDB and nothing
+else, on the same file: inserts in one transaction, plain selects. Of the file, bare is the text of messages and sources
+alone.
 """
 
 import subprocess
@@ -31,6 +32,7 @@ from docstral.store import Store, Turn, get_message, list_chats, list_messages, 
 from docstral.types import Citation, Passage, Receipt
 
 READER = 2_000  # messages of one reader
+MANY = 50  # answers that end within a second
 WORD = "embeddings"
 FILL = """
 INSERT INTO messages (id, chat_id, turn, role, content, created, outcome, sources, citations, receipt)
@@ -103,6 +105,13 @@ def works(
         turn = Turn(user, chat, f"msg_{uuid.uuid4().hex}", "How?", text, "cited", told, "", known[:6], begins=False)
         store.write(partial(save_turn, turn=turn)).result()
 
+    def keep() -> None:
+        kept = [store.keep(Turn(user, uuid.uuid4().hex, f"msg_{uuid.uuid4().hex}", "How?", text, "cited", told, "How?",
+                                known[:6])) for _ in range(MANY)]  # fmt: skip
+        for each in kept:
+            each.result()
+        store.flush()
+
     def insert() -> None:
         bare.begin()
         for role in ("user", "assistant"):
@@ -117,6 +126,7 @@ def works(
     own = "(SELECT id FROM chats WHERE user_id = ?)"
     return {
         "writing a turn": (write, insert),
+        f"keeping {MANY} new chats": (keep, lambda: [insert() for _ in range(MANY)] and None),
         "listing chats": (lambda: list_chats(store, user), select("FROM chats WHERE user_id = ?", user)),
         "reading a chat": (lambda: list_messages(store, user, chat), select("FROM messages WHERE chat_id = ?", chat)),
         "reading an answer": (lambda: get_message(store, user, message), select("FROM messages WHERE id = ?", message)),

@@ -107,6 +107,7 @@ class EmbeddingCache:
         rows = self.store.read(
             "SELECT digest, vector FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?::VARCHAR[]))",
             [self.name, list(digests)],
+            turns=False,
         )
         found = {digest: np.frombuffer(vector, dtype=np.float32) for digest, vector in rows}
         return np.array([found[digest] for digest in digests], dtype=np.float32).reshape(-1, self.dimension)
@@ -116,6 +117,7 @@ class EmbeddingCache:
         rows = self.store.read(
             "SELECT digest FROM embeddings WHERE embedder = ? AND digest IN (SELECT unnest(?::VARCHAR[]))",
             [self.name, digests],
+            turns=False,
         )
         return {digest for (digest,) in rows}
 

@@ -50,7 +50,7 @@ from .question import again, as_history
 from .ranking import language_of
 from .search import Search, newer_search, open_search
 from .settings import Settings
-from .store import Store, Turn, Written, list_messages, save_turns
+from .store import Store, Turn, list_messages
 from .traces import Tracing
 from docstral.types import (
     ChatStarted,
@@ -69,6 +69,7 @@ from docstral.types import (
     StoreError,
     new_id,
 )
+from .writer import Written
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +322,7 @@ class ChatService:
         "Begin to write a turn; one that is not kept is written already."
         if keep:
             self.store.later("users", (turn.user_id, ""), known=True)
-            return self.store.write_together(save_turns, turn)
+            return self.store.keep(turn)
         written = Written()
         written.set_result(None)
         return written

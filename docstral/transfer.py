@@ -17,7 +17,7 @@ from typing import Any
 from .engines.duckdb import Connection, DuckDB, Engine, log_of
 from .schema import migrate
 from .settings import is_server
-from .store import server
+from .store import Store, journal_of, server
 from .types import StoreError
 
 # %% ../nbs/33_transfer.ipynb #facbc6a3
@@ -124,6 +124,8 @@ def move(source: str, target: str, progress: Progress = lambda table, done, tota
         raise StoreError(f"There is no database {source}.", "Name a file or a server that holds data.")
     if source == target:
         raise StoreError("Source and target are the same.", "Name another target with --to.")
+    if not is_server(source) and journal_of(Path(source)).exists():
+        Store(Path(source)).close()  # a process that was killed left answers in it
     made = not is_server(target) and not Path(target).exists()
     try:
         with closing(_open(source, read_only=True)) as reading, closing(_open(target)) as writing:

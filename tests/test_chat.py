@@ -11,10 +11,11 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral import chat as chat_module
 from docstral.chat import LONGEST_QUESTION, ChatService, Question
+from docstral.journal import Journal
 from docstral.metrics import recent, totals
 from docstral.retry import ATTEMPTS
 from docstral.settings import Settings
-from docstral.store import Store, Turn, list_chats, list_messages, save_turns
+from docstral.store import Store, list_chats, list_messages
 from docstral.types import (
     ChatStarted,
     Delta,
@@ -204,12 +205,14 @@ async def test_cancelling_while_the_answer_is_stored_stores_it_once(
 ) -> None:
     gate = Gate()
 
-    def slow(connection: Any, turns: list[Turn]) -> None:
+    add = Journal.add
+
+    def slow(journal: Journal, entries: list[bytes]) -> list[int]:
         gate._reached.set()
         gate._opened.result(30)
-        save_turns(connection, turns)
+        return add(journal, entries)
 
-    monkeypatch.setattr(chat_module, "save_turns", slow)
+    monkeypatch.setattr(Journal, "add", slow)
     asking = asyncio.create_task(ask(with_key))
     await asyncio.to_thread(gate.reached)
     asking.cancel()

@@ -181,7 +181,7 @@ async def main():
         for _ in range(2):
             *_, notice, done = await ask(service)
             assert (notice.type, notice.code) == ("notice", "not_kept"), notice
-            assert "No space left" in notice.message and "free space" in notice.message, notice
+            assert "disk is full" in notice.message and "free space" in notice.message, notice
             assert done.type == "done" and done.text == first[-1].text
         assert len(list_messages(store, "ada", first[0].chat_id)) == 2  # reading goes on
         filler.unlink()

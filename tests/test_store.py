@@ -5,15 +5,19 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 import pytest
 from helpers import DEADLINE, ROOT
 
 from docstral import schema as module
 from docstral.engines.duckdb import Connection, connect
+from docstral.journal import Journal
 from docstral.schema import FIRST_ON_SERVER, MIGRATIONS, ON_SERVER, SHARED, migrate
 from docstral.settings import Settings
 from docstral.store import (
@@ -21,6 +25,7 @@ from docstral.store import (
     Turn,
     get_chat,
     get_message,
+    journal_of,
     list_chats,
     list_messages,
     open_store,
@@ -28,6 +33,7 @@ from docstral.store import (
     save_turns,
 )
 from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
+from docstral.writer import Writer
 
 PASSAGE = Passage("a.md::0", "Page", "Section", "https://a.example", "Text with “quotes”.", 0.5)
 
@@ -118,25 +124,26 @@ def test_a_write_that_fails_leaves_nothing(empty: Store) -> None:
     assert len(list_messages(empty, "ada", "chat_1")) == 2
 
 
-def test_turns_that_wait_are_written_together_and_none_fails_because_of_another(empty: Store) -> None:
+def test_turns_that_wait_are_written_together_and_none_fails_because_of_another(place: Settings) -> None:
     arrived, sizes = threading.Event(), []
 
-    def change(connection: Connection, turns: list[Turn]) -> None:
+    def save(connection: Connection, turns: Sequence[Turn]) -> None:
         sizes.append(len(turns))
         save_turns(connection, turns)
 
-    empty.write(lambda connection: arrived.wait(DEADLINE))  # keeps the writer busy until all of them wait
-    turns = [turn(chat=f"chat_{number}") for number in range(20)]
-    again = turn(chat="chat_0", begins=False)
-    turns += [again, replace(again, question="The same id?"), turn(chat="chat_gone", begins=False)]
-    written = [empty.write_together(change, each) for each in turns]
-    arrived.set()
-    failed = [number for number, each in enumerate(written) if each.exception(DEADLINE)]
-    assert failed == [21] and isinstance(written[21].exception(), StoreError)
-    assert sizes == [23] + [1] * 23
-    assert len(list_chats(empty, "ada")) == 20  # and none for the chat that is gone
-    assert [message.content for message in list_messages(empty, "ada", "chat_7")] == ["How?", "So [1]."]
-    assert len(list_messages(empty, "ada", "chat_0")) == 4
+    with open_store(place) as store, closing(Writer(store.engine, save)) as writer:
+        writer.write(lambda connection: arrived.wait(DEADLINE))  # keeps it busy until all of them wait
+        turns = [turn(chat=f"chat_{number}") for number in range(20)]
+        again = turn(chat="chat_0", begins=False)
+        turns += [again, replace(again, question="The same id?"), turn(chat="chat_gone", begins=False)]
+        written = [writer.keep(each) for each in turns]
+        arrived.set()
+        failed = [number for number, each in enumerate(written) if each.exception(DEADLINE)]
+        assert failed == [21] and isinstance(written[21].exception(), StoreError)
+        assert sizes == [23] + [1] * 23
+        assert len(list_chats(store, "ada")) == 20  # and none for the chat that is gone
+        assert [message.content for message in list_messages(store, "ada", "chat_7")] == ["How?", "So [1]."]
+        assert len(list_messages(store, "ada", "chat_0")) == 4
 
 
 def test_readers_and_writers_at_once(empty: Store) -> None:
@@ -202,12 +209,12 @@ def test_what_was_sent_and_what_failed_is_kept_with_the_answer(empty: Store) -> 
 
 WRITER = """
 from docstral.settings import Settings
-from docstral.store import Turn, open_store, save_turn
+from docstral.store import Turn, open_store
 from docstral.types import Receipt
 store = open_store(Settings.load())
 for number in range(100_000):
-    turn = Turn("ada", "chat_1", f"msg_{number:06}", "How?", "So.", "uncited", Receipt("x", "y"))
-    store.write(lambda connection: save_turn(connection, turn)).result()
+    turn = Turn("ada", "chat_1", f"msg_{number:06}", "How?", "So.", "uncited", Receipt("x", "y"), begins=not number)
+    store.keep(turn).result()
     print(number, flush=True)
 """
 
@@ -228,6 +235,48 @@ def test_a_killed_process_loses_no_acknowledged_turn(place: Settings, process: l
     kept = {message.id for message in messages if message.role == "assistant"}
     assert {f"msg_{number:06}" for number in range(acknowledged + 1)} <= kept
     assert len(messages) == 2 * len(kept)  # a turn is there whole, or not at all
+
+
+def left_behind(folder: Path, *turns: Turn) -> Path:
+    "A new database, and a journal beside it as a process leaves it that is killed."
+    path = folder / "docstral.duckdb"
+    Store(path).close()
+    journal = Journal(journal_of(path))
+    journal.add([orjson.dumps(each) for each in turns])
+    journal.close()
+    return path
+
+
+def test_what_a_killed_process_left_in_the_journal_is_written_once_and_with_its_times(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, answered = datetime(2026, 1, 2, 3, 4, 5, 6, UTC), datetime(2026, 1, 2, 3, 4, 9, tzinfo=UTC)
+    first = turn(sources=[PASSAGE], citations=[Citation(1, PASSAGE.id, 0, 2, 1.0)], asked=asked, answered=answered)
+    path = left_behind(tmp_path, first, turn(begins=False), turn(chat="chat_gone", begins=False))
+    with Store(path) as store:  # killed between the two: the turn is in the database, and still in the journal
+        assert "3 answers" in caplog.text and not journal_of(path).exists()
+        journal = Journal(journal_of(path))
+        journal.add([orjson.dumps(first)])
+        journal.close()
+    with Store(path) as store:
+        messages = list_messages(store, "ada", "chat_1")
+    assert len(messages) == 4 and (messages[0].created, messages[1].created) == (asked, answered)
+    assert messages[1].sources == [asdict(PASSAGE)] and messages[1].citations and messages[1].receipt
+    assert not journal_of(path).exists()
+
+
+@pytest.mark.parametrize("entry", [b'{"user_id": "ada"}', b"[]", b"no JSON", b'{"of_the_future": 1}'])
+def test_a_journal_of_another_version_is_refused_and_left_as_it_is(tmp_path: Path, entry: bytes) -> None:
+    path = left_behind(tmp_path)
+    journal = Journal(journal_of(path))
+    journal.add([entry])
+    journal.close()
+    with pytest.raises(StoreError, match="another version") as error:
+        Store(path)
+    assert "move this file away" in error.value.action and list(journal.entries().values()) == [entry]
+    journal.close()
+    journal_of(path).rename(tmp_path / "away")
+    Store(path).close()
 
 
 HOLDER = """

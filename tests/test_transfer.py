@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from helpers import DEADLINE, docstral
 
 from docstral import transfer as module
 from docstral.engines.duckdb import Connection
+from docstral.journal import Journal
 from docstral.metrics import merged, roll_up
 from docstral.schema import MIGRATIONS
 from docstral.settings import Settings
-from docstral.store import Store, Turn, list_messages, open_store, save_turn
+from docstral.store import Store, Turn, journal_of, list_messages, open_store, save_turn
 from docstral.transfer import TABLES, move
 from docstral.types import Citation, Passage, Receipt, StoreError
 
@@ -181,3 +183,13 @@ def test_the_command_moves_and_reports(
     assert held.returncode == 1 and "in use by process" in held.stderr and not (tmp_path / "x.duckdb").exists()
     nothing = docstral("migrate", environment=environment, folder=tmp_path)
     assert nothing.returncode == 1 and "--to" in nothing.stderr
+
+
+def test_what_a_killed_process_left_in_its_journal_is_moved_too(file: Path, tmp_path: Path) -> None:
+    journal = Journal(journal_of(file))
+    kept = Turn("ada", "chat_kept", "msg_kept", "How?", "So.", "uncited", Receipt("x", "y"), "How?")
+    journal.add([orjson.dumps(kept)])
+    journal.close()
+    move(str(file), str(tmp_path / "copy.duckdb"))
+    with Store(tmp_path / "copy.duckdb") as store:
+        assert [message.content for message in list_messages(store, "ada", "chat_kept")] == ["How?", "So."]
