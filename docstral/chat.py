@@ -244,7 +244,7 @@ class ChatService:
         "Search for passages."
         search, text = self.ready(), await self._search_text(draft, provider, history)
         with draft.trace.step("search", **{"gen_ai.operation.name": "retrieval"}):
-            ranking = await asyncio.to_thread(search.ranker.rank, text)
+            ranking = await search.rank(text)
         draft.notice = ranking.notice
         fitting = partial(fit, tokens=draft.room[0])
         draft.passages = fitting(search.read(ranking, self.settings.passages))

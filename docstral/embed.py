@@ -65,11 +65,12 @@ def load_wordllama() -> Any:
     root.handlers[:], root.level = handlers, level  # wordllama turns on the log of the whole program
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     model.embedding = HalfTable(model.embedding)
+    model.tokenizer.no_padding()
     return model
 
 
 class StaticEmbedder:
-    "wordllama's vectors: 256 dimensions, local, about 0.1 ms a text."
+    "wordllama's vectors, each the direction of the sum of its words': 256 dimensions, local, about 0.05 ms a text."
 
     name = "wordllama-256"
     dimension = 256
@@ -83,7 +84,8 @@ class StaticEmbedder:
         "Vectors of shape (len(texts), 256)."
         if not texts:
             return np.empty((0, self.dimension), dtype=np.float32)
-        return unit(self._model.embed(list(texts), batch_size=16))  # more at once is no faster, and takes memory
+        tokens = self._model.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return unit(np.array([self._model.embedding[text.ids].sum(axis=0) for text in tokens]))
 
 # %% ../nbs/09_embed.ipynb #fb950f5f
 class MistralEmbedder:

@@ -51,7 +51,7 @@ def votes(
     scores = np.maximum(scores, 0)
     least = np.partition(scores, -depth)[-depth] if len(scores) > depth else 0.0
     span = scores.max(initial=0) - least
-    return np.clip((scores - least) / span, 0, 1) if span > 0 else (scores > 0).astype(float)
+    return np.maximum((scores - least) / span, 0) if span > 0 else (scores > 0).astype(float)
 
 # %% ../nbs/13_ranking.ipynb #d4085ff4
 OTHER_LANGUAGE = 0.7  # weight of pages that are not in the question's language
@@ -86,7 +86,8 @@ class Ranking:
     words: list[str]
     lists: dict[str, Scores]  # each list's score of every page
     page_votes: Scores
-    chunk_votes: Scores
+    chunk_scores: Scores  # what decides among chunks
+    found: Scores  # rows of the chunks with a score, best first
     weights: Scores  # of pages: language, path, filters
     confidence: float  # 0 to 1: how likely it is that the documentation answers at all
     seconds: dict[str, float]  # of each stage
@@ -132,9 +133,8 @@ def confidence(
         return 0.0
     headed = {word: set(page_of[rows_with(index.headings, word)].tolist()) for word in weights}
     elsewhere = any(word in other_makers() and not headed[word] & set(best) for word in weights)
-    covered = max(
-        sum(weight for word, weight in weights.items() if row in rows_with(index.pages, word)) for row in best
-    )
+    having = {word: set(rows_with(index.pages, word).tolist()) for word in weights}
+    covered = max(sum(weight for word, weight in weights.items() if row in having[word]) for row in best)
     known = sum(weight for word, weight in weights.items() if headed[word])
     matched = min(match / (1 + K1), whole)
     length = min(len(weights), 8) / 8
@@ -187,7 +187,7 @@ class Ranker:
         asked_for = [word for said in phrasings for word in said]
         matches = [word_scores(self._index.chunks, said) for said in phrasings]
         chunks: dict[str, Scores] = {
-            "chunks": np.sum(matches, axis=0),  # BM25 adds up over words
+            "chunks": sum(matches[1:], matches[0]),  # BM25 adds up over words
             "headings": word_scores(self._index.headings, asked_for),
         }
         by_page = {"pages": word_scores(self._index.pages, asked_for)}
@@ -199,7 +199,7 @@ class Ranker:
             chunks["vectors"], notice = np.zeros(len(self.page_of)), f"{error} Words alone were searched for."
         clock.lap("vectors")
         weights = self._page_weights(spoken, language, source)
-        by_page |= {name: self.best_of_page(scores) for name, scores in chunks.items()}
+        by_page |= {name: self._best_of_page(scores) for name, scores in chunks.items()}
         asked = float(chunks["chunks"].any())  # a question none of whose words occurs finds nothing
         page_votes = asked * sum(
             (count * votes(by_page[name]) for name, count in lists.items()), np.zeros(len(self.paths))
@@ -209,6 +209,9 @@ class Ranker:
             np.zeros(len(self.page_of)),
         )
         chunk_votes += 1e-6 * chunks["chunks"]  # a page that wins as a whole has a best chunk too
+        chunk_scores = self._chunk_scores(chunk_votes, page_votes * weights)
+        found = np.flatnonzero(chunk_scores > 0)
+        found = found[np.argsort(-chunk_scores[found], kind="stable")]
         best = np.argsort(-page_votes * weights, kind="stable")[:5].tolist()
         nearest = (float(chunks["vectors"].max()) - self._embedder.unrelated) / (1 - self._embedder.unrelated)
         sure = max(
@@ -216,13 +219,21 @@ class Ranker:
             for said, match in zip(phrasings, matches, strict=True)
         )
         clock.lap("fusion")
-        return Ranking(question, spoken, words, by_page, page_votes, chunk_votes, weights, sure, clock.seconds, notice)
+        return Ranking(
+            question, spoken, words, by_page, page_votes, chunk_scores, found, weights, sure, clock.seconds, notice
+        )
 
-    def best_of_page(self, scores: Scores) -> Scores:
+    def _best_of_page(self, scores: Scores) -> Scores:
         "The best chunk's score for each page."
         best = np.zeros(len(self.paths))
-        np.maximum.at(best, self.page_of, scores)
+        np.maximum.at(best, self.page_of, scores.astype(float))  # of one type, it takes a tenth of the time
         return best
+
+    def _chunk_scores(self, chunk_votes: Scores, page_scores: Scores) -> Scores:
+        "Every chunk's score: its page's, times its own votes in proportion to those of the page's best chunk."
+        best = self._best_of_page(chunk_votes)
+        share = chunk_votes / np.where(best > 0, best, 1)[self.page_of]
+        return page_scores[self.page_of] * share
 
     def _near(self, question: str) -> Scores:
         "Cosine of the question's vector and each chunk's, for the nearest; 0 for the others."

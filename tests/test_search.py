@@ -1,12 +1,15 @@
 "Search: the right page first, nothing for words that no page has, the same each time."
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from docstral import search as module
 from docstral.corpus import shipped_corpus
-from docstral.ranking import language_of
+from docstral.embed import StaticEmbedder
+from docstral.ranking import Ranker, Ranking, language_of
 from docstral.search import Search, open_search
 from docstral.settings import Settings
 from docstral.store import Store
@@ -113,3 +116,24 @@ def test_the_shipped_corpus_answers_what_people_ask_most(tmp_path: Path) -> None
     assert report.problems == []
     for question, word in SHIPPED.items():
         assert any(word in f"{p.label} {p.text}".lower() for p in search.passages(question, 2)), question
+
+
+@pytest.mark.parametrize("why", ["", "the question is long", "there are many chunks", "a server embeds"])
+async def test_an_event_loop_is_kept_by_quick_searches_alone(
+    store: Store, pages: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    ranked_by: list[int] = []
+    rank = Ranker.rank
+
+    def noted(self: Ranker, question: str) -> Ranking:
+        ranked_by.append(threading.get_ident())
+        return rank(self, question)
+
+    monkeypatch.setattr(Ranker, "rank", noted)
+    if why == "there are many chunks":
+        monkeypatch.setattr(module, "FEW_CHUNKS", 1)
+    monkeypatch.setattr(StaticEmbedder, "local", why != "a server embeds")
+    search = open_search(store, Settings(data_dir=store.path.parent, docs=(pages,)))[0]
+    question = "How do I stream a chat completion?" * (100 if why == "the question is long" else 1)
+    assert search.read(await search.rank(question))[0].page == "streaming.md"
+    assert (ranked_by == [threading.get_ident()]) is (why == "")
