@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NEXT', 'LONGEST_MARKER', 'UNFINISHED', 'SPECIAL', 'RANGE', 'CONTAINER', 'FENCE', 'MAY_BE_FENCE', 'INDENTED', 'ITEM',
-           'PARAGRAPH_END', 'LONGEST_SPAN', 'LONGEST_PIECE', 'numbers_in', 'ends_fence', 'span_end', 'CitationReader']
+           'PARAGRAPH_END', 'LONGEST_SPAN', 'LONGEST_PIECE', 'LONGEST_LINE', 'MOST_MARKS', 'numbers_in', 'shortened',
+           'ends_fence', 'span_end', 'CitationReader']
 
 # %% ../nbs/17_citations.ipynb #79994c42
 import re
@@ -36,6 +37,13 @@ ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
 PARAGRAPH_END = re.compile(r"\n[ \t]*(?:\n|[-*+>#|]|\d{1,9}[.)][ \t]|`{3}|~{3})")
 LONGEST_SPAN = 600  # characters of code within a paragraph
 LONGEST_PIECE = 4_000  # characters that are read at once, so that the time it takes grows with the text and no faster
+LONGEST_LINE = 8_000  # characters of a line that are remembered
+MOST_MARKS = 1_000  # in one answer: each is checked
+
+
+def shortened(line: str) -> str:
+    "A line without its middle, where it is too long to be remembered."
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE // 2] + line[-LONGEST_LINE // 2 :]
 
 
 def ends_fence(line: str, fence: str) -> bool:
@@ -74,7 +82,7 @@ class CitationReader:
         "Take the next piece of the answer; returns what is certain by now, which may be nothing."
         if self._kind == "text" and not self._held and not SPECIAL.search(text):
             self._given += len(text)
-            self._line += text
+            self._line = shortened(self._line + text)
             return text
         shown = []
         for start in range(0, len(text), LONGEST_PIECE):
@@ -105,7 +113,7 @@ class CitationReader:
         *ended, rest = piece.split("\n")
         for line in ended:
             self._end_line(self._line + line)
-        self._line = self._line + rest if not ended else rest
+        self._line = shortened(self._line + rest if not ended else rest)
         return piece
 
     def _end_line(self, line: str) -> None:
@@ -174,6 +182,8 @@ class CitationReader:
             return self._give(end)
         valid = list(dict.fromkeys(number for number in numbers if 1 <= number <= self.passages))
         self.dropped += sum(not 1 <= number <= self.passages for number in numbers)
+        if len(self.marks) >= MOST_MARKS:
+            self.dropped, valid = self.dropped + len(valid), []
         self.order += [number for number in valid if number not in self.order]
         shown = found["space"] if valid else ""
         for number in map(self.order.index, valid):

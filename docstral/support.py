@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['WORD', 'NUMBER', 'NAME', 'GROUPS', 'PLAIN', 'NUMBERS', 'QUOTED', 'NAMES', 'EDGES', 'COUNTED', 'WEAK', 'ELSEWHERE',
-           'INEXACT', 'UNKNOWN', 'Claim', 'BULLETS', 'REFERS', 'as_number', 'as_name', 'sayings', 'Evidence',
-           'evidence', 'support', 'without_marks', 'claims', 'check', 'supported']
+           'INEXACT', 'UNKNOWN', 'Claim', 'BULLETS', 'LONGEST_CLAIM', 'REACH', 'REFERS', 'as_number', 'as_name',
+           'sayings', 'Evidence', 'evidence', 'support', 'without_marks', 'claims', 'check', 'supported']
 
 # %% ../nbs/17_support.ipynb #0a665094
 import functools
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from .types import Citation, Passage
 WORD, NUMBER, NAME = 1.0, 2.5, 2.0  # how much each counts
 GROUPS, PLAIN = r"\d{0,2}(?:[,\u202f\xa0 ]\d{3})+", r"\d*(?:[.,]\d+)?[kM]?"
 NUMBERS = re.compile(rf"\d(?<![\w.,-]\d)(?:{GROUPS}|{PLAIN})(?![\w-])")
-QUOTED = re.compile(r"`+([^`\n]+)`+")
+QUOTED = re.compile(r"(?<!`)`+([^`\n]+)`+")
 NAMES = re.compile(r"(?:\w+[_.:/-])+\w*[\d_]\w*|\w+_\w+|[a-z]+[A-Z]\w*")
 EDGES = ".,;:!?()[]{}*\"'“”«»|"
 COUNTED = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
@@ -124,15 +125,19 @@ def _translated(wanted: dict[str, float], found: Evidence, language: str) -> dic
 # %% ../nbs/17_support.ipynb #ceeaac9c
 Claim = tuple[int, int, int]  # number, and where what it stands for begins and ends in the answer
 BULLETS = " \t>*-+#|_"
+LONGEST_CLAIM = 1_000  # characters of a sentence that are compared: its end, where it is longer
+REACH = 10  # pieces before a marker, among which its sentence is
 REFERS = set(terms("see source sources according refer reference passage page documentation cf voir selon doc docs"))
 
 
 def without_marks(answer: str, marks: Sequence[tuple[int, int]]) -> str:
     "The answer with blanks in place of its markers; what only looks like one, as the [0] of `choices[0]`, stays."
+    parts, last = [], 0
     for place, number in marks:
         width = len(str(number)) + 2
-        answer = answer[:place] + " " * width + answer[place + width :]
-    return answer
+        parts += [answer[last:place], " " * width]
+        last = place + width
+    return "".join([*parts, answer[last:]])
 
 
 def claims(answer: str, marks: Sequence[tuple[int, int]]) -> list[tuple[Claim, Claim]]:
@@ -152,16 +157,18 @@ def claims(answer: str, marks: Sequence[tuple[int, int]]) -> list[tuple[Claim, C
 def _sentence(blank: str, sentences: Sequence[Piece], place: int) -> tuple[int, int]:
     "Where the sentence begins and ends that a marker at this place stands for."
     line_start = blank.rfind("\n", 0, place) + 1
-    line_end = blank.find("\n", place) if "\n" in blank[place:] else len(blank)
+    line_end = blank.find("\n", place)
+    line_end = len(blank) if line_end < 0 else line_end
     opens_line = not blank[line_start:place].strip(BULLETS + "0123456789.)")
     if opens_line and blank[place:line_end].strip():
         at = place + len(blank[place:line_end]) - len(blank[place:line_end].lstrip())
     else:
         at = max(len(blank[:place].rstrip()) - 1, 0)
-    earlier = [piece for piece in sentences if piece.start <= at]
+    after = bisect_right(sentences, at, key=lambda piece: piece.start)
+    earlier = list(sentences[max(after - REACH, 0) : after])
     if not earlier or (earlier[-1].end <= at and not opens_line):
         return line_start, line_end  # such as a heading
-    while len(earlier) > 1 and not set(terms(earlier[-1].of(blank))) - REFERS:
+    while len(earlier) > 1 and not set(terms(earlier[-1].of(blank)[:LONGEST_CLAIM])) - REFERS:
         earlier.pop()  # "Source: [1]" says nothing: the sentence before it is meant
     return earlier[-1].start, earlier[-1].end
 
@@ -178,7 +185,7 @@ def check(
     blank, citations = without_marks(answer, marks), []
     for sentence, clause in claims(answer, marks):
         n, start, _ = sentence
-        said = [blank[begins:ends].strip() for _, begins, ends in (sentence, clause)]
+        said = [blank[max(begins, ends - LONGEST_CLAIM) : ends].strip() for _, begins, ends in (sentence, clause)]
         tried = [said[0], *(text for text in said[1:] if text != said[0] and len(terms(text, language)) >= 2)]
         piece, share = max((support(text, found[n], language) for text in tried), key=lambda each: each[1])
         source = passages[order[n - 1] - 1].id

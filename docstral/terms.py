@@ -95,7 +95,7 @@ def _blocks(text: str) -> Iterator[Piece]:
         yield Piece(start, end, kind)
 
 # %% ../nbs/06_terms.ipynb #b1cea7f1
-SENTENCE_END = re.compile(r"""(?<![.\s][a-z])[.!?…]+["')\]*`»]*\s+(?=["'(\[*`«]*[A-ZÀ-Ý0-9])""")
+SENTENCE_END = re.compile(r"""(?<![.\s][a-z])[.!?…]{1,9}["')\]*`»]*\s+(?=["'(\[*`«]*[A-ZÀ-Ý0-9])""")
 
 
 def _sentences(text: str, paragraph: Piece) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +30,7 @@ from docstral.exports import LARGEST_FILE, as_json, as_markdown, export_chat, im
 from docstral.settings import Settings
 from docstral.store import Store, Turn, get_chat, get_message, list_chats, list_messages, open_store, save_turn
 from docstral.titles import LONGEST_TITLE, title_of
-from docstral.types import Citation, Event, NotFoundError, Passage, QuestionError, Receipt, new_id
+from docstral.types import Citation, Event, NotFoundError, Passage, QuestionError, RateLimitedError, Receipt, new_id
 
 STREAM = "How do I stream a chat completion?"
 PASSAGE = Passage("a.md::0", "Page [1]", "Section", "https://a.example/x", "Text with “quotes”.", 0.5, licence="MIT")
@@ -308,7 +308,7 @@ def test_thumbs(empty: Store) -> None:
 def test_a_chat_that_was_read_back_exports_as_the_same_file(empty: Store) -> None:
     first = say(empty, "How?\n\0 \u2028 “é”", "So [1].")
     say(empty, "Again?", "So [1]!", begins=False, replaces=first)
-    say(empty, "Then?", "", begins=False, outcome="error", error={"code": "timeout", "retry_after": None})
+    say(empty, "Then?", "", begins=False, outcome="error", error=asdict(RateLimitedError("Slow.").event()))
     rate(empty, "ada", list_messages(empty, "ada", "chat_1")[1].id, -1, "Hm.")
     file = as_json(export_chat(empty, "ada", "chat_1"))
     copy = import_chat(empty, "bob", file)
@@ -367,6 +367,9 @@ HOSTILE: dict[str, tuple[list[Any], Any]] = {  # the field that is named: where 
     "turns.0.asked": (["turns", 0, "asked"], "0001-01-01T00:00:00Z"),
     "turns.0.answered": (["turns", 0, "answered"], "2026-01-01T00:00:00"),
     "turns.0.sources.0": (["turns", 0, "sources", 0, "url"], "javascript:alert(1)"),
+    "turns.0.sources.0: Value error, its title": (["turns", 0, "sources", 0, "title"], "x" * 2_001),
+    "turns.0.sources.0: Value error, its text": (["turns", 0, "sources", 0, "text"], "x" * 50_001),
+    "turns.0.error": (["turns", 0, "error"], {"code": 5}),
     "turns.0.sources.0: ": (["turns", 0, "sources", 0, "url"], "\t JaVaScRiPt\n:alert(1)"),
     "turns.0.sources.0.score": (["turns", 0, "sources", 0, "score"], "high"),
     "turns.0: ": (["turns", 0, "citations", 0, "end"], 9999),

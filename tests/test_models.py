@@ -31,6 +31,17 @@ def test_entries_of_every_kind_are_read() -> None:
     assert read_models({"data": entries})[1:] == [Model("b", 4096), Model("c", None, "2026-12-24", "a")]
 
 
+@pytest.mark.parametrize("length", ["32768", -5, 0, 1.5, True, 2**40, [], {}])
+async def test_a_length_that_is_none_keeps_no_question_from_its_answer(
+    length: object, mistral: ScriptedMistral, with_key: ChatService
+) -> None:
+    listed = {"data": [{"id": with_key.settings.model, "max_context_length": length}]}
+    mistral.script_models(Reply(body=orjson.dumps(listed)))
+    assert [model.context for model in await with_key.models("mistral")] == [None]
+    events = [event async for event in with_key.ask("", Question("How do I stream?", provider="mistral"))]
+    assert isinstance(events[-1], Done)
+
+
 async def test_lists_are_remembered_for_each_key_and_no_key_is_kept(
     mistral: ScriptedMistral, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,25 @@ async def test_a_key_that_the_server_repeats_is_not_shown(
     assert error and KEY not in str(error)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [f"HTTP/1.1 {KEY}", f"{KEY}", "HTTP/1.1 200 OK", f"HTTP/1.1 200 OK\r\nContent-Length: {KEY}\r\n\r\n"],
+    ids=["status", "no status", "half a reply", "header"],
+)
+async def test_a_key_in_what_is_no_http_is_not_shown(reply: str, settings: Settings) -> None:
+    async def repeat(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"{reply}\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(repeat, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        provider = MistralProvider(settings.but(mistral_url=f"http://127.0.0.1:{port}"))
+        _, error = await answer(provider)
+        await provider.close()
+    assert error and error.code == "unreachable" and KEY not in str(error) and "Raw" not in str(error)
+
+
 async def test_silence_ends_in_time(provider: MistralProvider, mistral: ScriptedMistral) -> None:
     mistral.script(Reply(["So "], ending="stall"))
     began = time.monotonic()

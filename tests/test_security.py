@@ -283,6 +283,9 @@ def test_forged_events_are_refused_or_change_nothing(
         assert tab.run(bridge, [None], event).status_code == 200, event
     for data in ([None, None, None], [1, 2, 3], [{}, [], {}], ["x", "../..", "\x00"]):
         assert tab.run(submit, data).status_code == 200, data
+    for minutes in ("9" * 30, "-1441", "x", "nan", "٣"):
+        eve.cookies["docstral_offset"] = minutes.encode("ascii", "replace").decode()
+        assert tab.run(bridge, [""], {"act": "find"}).status_code == 200, minutes
     assert "Traceback" not in "".join(capfd.readouterr())
     for body in (b"", b"[]", b"{}", b'{"data": {}}', b"\xff", b'{"data": [], "session_hash": "../x"}', b'{"data": []}'):
         for path in ("/gradio_api/run/predict", "/gradio_api/queue/join"):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from docstral.citations import CitationReader
+from docstral.citations import MOST_MARKS, CitationReader
 from docstral.ranking import language_of
-from docstral.support import WEAK, check, evidence, support, supported
+from docstral.support import WEAK, check, evidence, sayings, support, supported
+from docstral.terms import pieces
 from docstral.types import Citation, Passage
 
 CLAIMS = Path(__file__).resolve().parent.parent / "benchmarks" / "claims.jsonl"
@@ -133,3 +134,22 @@ def test_the_words_pointed_at_lie_within_the_passage() -> None:
 
 def test_an_index_in_code_is_no_citation() -> None:
     assert cite("Use `x[1]` and\n\n```\ny[1]\n```\n\nor items[0].", STREAM) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["So it goes [1]. " * 25_000, "[1]" * 130_000, "word [1] " * 44_000, "The. " * 70_000 + "[1] " * 5_000],
+    ids=["sentences", "markers alone", "one sentence", "sentences that say nothing"],
+)
+def test_an_answer_that_cites_without_end_is_checked_up_to_a_number(answer: str) -> None:
+    found = cite(answer, STREAM)
+    assert len(found) == MOST_MARKS
+
+
+@pytest.mark.parametrize("unit", [".", "!", "?!", "…", "`", "``", '."', "  ", "\n", "|"])
+def test_texts_that_repeat_a_mark_without_end_are_read(unit: str) -> None:
+    text = unit * 150_000
+    [(found, words)] = cite(f"Wait{text}x. To stream a reply, set `stream` to true [1].", STREAM)
+    assert found.support > 0.9 and words == "Set `stream` to true to stream a reply."
+    assert [piece.of(f"{text}One. Two.") for piece in pieces(f"{text}One. Two.")][-1].endswith(("Two.", "One. Two."))
+    assert sayings(f"{text}mistral-embed-2`{text}", "en")

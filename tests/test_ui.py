@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -12,13 +13,16 @@ from fastapi.testclient import TestClient
 from hostile import HOSTILE
 
 from docstral.chat import ChatService
+from docstral.citations import MOST_MARKS
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
 from docstral.reproduce import Snippet
 from docstral.settings import Settings
 from docstral.store import ChatRecord, Store, list_chats, list_messages
 from docstral.types import Citation, DocStralError, Failed, Notice, Passage, ProviderError, RateLimitedError, Receipt
+from docstral.web import desk as desk_module
 from docstral.web.accounts import show_account, show_reproduce
 from docstral.web.desk import (
+    LONG,
     Desk,
     Parts,
     Reader,
@@ -26,6 +30,7 @@ from docstral.web.desk import (
     follow,
     open_chat,
     open_page,
+    show_answers,
     show_citation,
     show_metrics,
     stop,
@@ -81,6 +86,28 @@ def test_an_answer_links_to_its_sources_alone(growing: GrowingHTML | None) -> No
     assert "Mistral <code>https://evil.example/login</code>" in html, "where it would lead stands there as text"
     assert html.count("https://evil.example/phish") == 1 + ("data-text" in html)
     assert links_in(show_answer(Answer("How?", text=text, passages=[], outcome="uncited"), ENGLISH)) == set()
+
+
+@pytest.mark.parametrize("unit", [" ", "\n", "|", "\r\n", " \n", "_", "__", "[", "`"])
+def test_passages_that_repeat_a_mark_without_end_are_shown(unit: str) -> None:
+    text = f"Begin{unit * 40_000}x{unit * 40_000}end"
+    answer = Answer("How?", "chat", "msg", "So [1].", [Passage("a", "Page", "", "", text, 1.0)], outcome="cited")
+    answer.citations = [Citation(1, "a", start, len(text), 1.0) for start in range(5)]
+    assert 'class="chip"' in show_answer(answer, ENGLISH) and "<mark>" in show_sources(answer, ENGLISH)
+
+
+def test_an_answer_shows_as_many_citations_as_one_can_have() -> None:
+    answer = Answer("How?", "chat", "msg", "[1]" * 20_000, [Passage("a", "Page", "", "", "Text.", 1.0)])
+    answer.citations, answer.outcome = [Citation(1, "a", 0, 5, 1.0)], "cited"
+    assert show_answer(answer, ENGLISH).count('class="chip"') == MOST_MARKS
+
+
+async def test_a_long_chat_becomes_html_while_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(desk_module, "show_chat", lambda answers, words: threads.append(threading.get_ident()) or "")
+    for length in (10, LONG + 1):
+        await show_answers([Answer("How?", text="x" * length)], ENGLISH)
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -31,7 +31,7 @@ def read_models(reply: Any) -> list[Model]:
         models = [
             Model(
                 str(entry["id"]),
-                entry.get("max_context_length") or entry.get("max_model_len"),
+                _length(entry.get("max_context_length")) or _length(entry.get("max_model_len")),
                 str(entry.get("deprecation") or "")[:10],
                 str(entry.get("deprecation_replacement_model") or ""),
             )
@@ -40,6 +40,11 @@ def read_models(reply: Any) -> list[Model]:
     except (TypeError, KeyError, AttributeError) as error:
         raise NotAnApiError("The provider's list of models cannot be read.") from error
     return list({model.id: model for model in models}.values())
+
+
+def _length(tokens: Any) -> int | None:
+    "A context as a server gives it; None where it is no number of tokens."
+    return tokens if type(tokens) is int and 0 < tokens < 2**31 else None
 
 # %% ../../nbs/23_providers_mistral.ipynb #bbf9b161
 LIST_AGE = 300.0  # seconds that a list of models is remembered

@@ -346,7 +346,12 @@ async def _next(
 
 def _lost(error: Exception, endpoint: Endpoint, connected: bool) -> UnreachableError:
     "What a connection that failed means."
-    reason = (getattr(error, "strerror", None) or str(error).partition(": <")[0] or type(error).__name__)[:120]
+    reason = getattr(error, "strerror", None) or str(error).partition(": <")[0] or type(error).__name__
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        reason = "Server disconnected"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        reason = "its reply is not valid HTTP"
+    reason = (reason.replace(endpoint.api_key, "***") if endpoint.api_key else reason)[:120]
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return TlsError(f"No secure connection to {endpoint.server} could be made ({reason}).")
     if connected:

@@ -25,6 +25,8 @@ from docstral.web.desk import (
     open_chat,
     read_answers,
     read_chats,
+    show_answers,
+    show_aside,
     show_citation,
     show_dialogs,
     show_editing,
@@ -33,7 +35,7 @@ from docstral.web.desk import (
     show_state,
 )
 from .dialogs import show_reproduced
-from .views import show_answer, show_chat
+from .views import show_answer
 
 # %% ../../nbs/63_web_actions.ipynb #5f800bec
 Fields = Mapping[str, str]
@@ -173,10 +175,10 @@ async def show_again(desk: Desk, reader: Reader, chat_id: str, fields: Fields, e
     for answer in answers:
         answer.explained = explained if answer.message_id == fields.get("message") else ""
     settled = [answer for answer in answers if answer.message_id != last]
-    parts: Parts = {"settled": show_chat(settled, reader.words) if settled else ""}
+    parts: Parts = {"settled": await show_answers(settled, reader.words) if settled else ""}
     for answer in answers:
         if answer.message_id == last and not desk.busy(reader):
-            parts["growing"] = show_answer(answer, reader.words)
+            parts["growing"] = await show_aside(len(answer.text), show_answer, answer, reader.words)
     return parts
 
 # %% ../../nbs/63_web_actions.ipynb #abd1dabe

@@ -39,7 +39,7 @@ def highlight_code(code: str, language: str) -> str:
 # %% ../../nbs/52_web_markdown.ipynb #743652a5
 MARK_START, MARK_END = "\ue000", "\ue001"  # from Unicode's private use area
 _BLOCK_START = re.compile(r"(?:[ \t]*(?:```[^\n]*\n|~~~[^\n]*\n|[-*+] |\d+[.)] |#{1,6} |> |\||\n))*[ \t]*")
-_BLOCK_END = re.compile(r"[\s|]*(?:\n[ \t]*(?:```|~~~)[\s]*)?$")
+_BLOCK_END = re.compile(r"(?<![\s|])[\s|]*(?:\n[ \t]*(?:```|~~~)[\s]*)?$")
 
 
 def mark_spans(
@@ -48,14 +48,15 @@ def mark_spans(
 ) -> str:
     "The text with marks around the spans; those that are empty, or not inside the text, are left out."
     text = text.replace(MARK_START, " ").replace(MARK_END, " ")
-    edge = len(text)  # marks go in from the last to the first, so that the places of the others stay true
+    parts, edge = list[str](), len(text)  # from the last to the first; what of the text is not among them yet
     for start, end in sorted(set(spans), reverse=True):
         if 0 <= start < (end := min(end, edge)):
             start += _BLOCK_START.match(text[start:end]).end()  # type: ignore[union-attr]
             end = start + len(_BLOCK_END.sub("", text[start:end]))
         if 0 <= start < end:
-            text, edge = f"{text[:start]}{MARK_START}{text[start:end]}{MARK_END}{text[end:]}", start
-    return text
+            parts.append(f"{MARK_START}{text[start:end]}{MARK_END}{text[end:edge]}")
+            edge = start
+    return text[:edge] + "".join(reversed(parts))
 
 # %% ../../nbs/52_web_markdown.ipynb #8b4cd9ef
 CITATION = re.compile(r"\[(\d{1,3})\]")

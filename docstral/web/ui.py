@@ -146,7 +146,7 @@ def reader_of(request: gr.Request) -> Reader:
     language = words(request.headers.get("accept-language", ""), cookies.get("docstral_language", ""))
     try:
         zone = timezone(timedelta(minutes=int(cookies.get("docstral_offset", "0"))))
-    except ValueError:
+    except (ValueError, OverflowError):
         zone = UTC
     return Reader(user_id(cookies), str(request.session_hash), language, zone, address_of(request))
 

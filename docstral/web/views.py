@@ -13,10 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from html import escape
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import urldefrag
 
 from .markdown import GrowingHTML, render_markdown
+from ..citations import MOST_MARKS
 from ..store import MessageRecord
 from docstral.types import (
     ChatStarted,
@@ -107,8 +109,9 @@ LONGEST_QUOTE = 280  # characters of a preview
 
 def quote_of(passage: Passage, citation: Citation) -> str:
     "The sentence of the passage that stands behind a citation, without Markdown's marks."
-    marks = r"[*`#|]+|(?<!\w)_+|_+(?!\w)|^\s*[-+>] "  # names such as `tool_calls` keep theirs
-    text = re.sub(marks, "", passage.text[citation.start : citation.end], flags=re.MULTILINE)
+    marks = r"[*`#|]+|(?<!\w)_+|(?<!_)_+(?!\w)|^[^\S\n]*[-+>] "  # names such as `tool_calls` keep theirs
+    end = min(citation.end, citation.start + 10 * LONGEST_QUOTE)
+    text = re.sub(marks, "", passage.text[citation.start : end], flags=re.MULTILINE)
     return textwrap.shorten(text, LONGEST_QUOTE, placeholder=" …")
 
 
@@ -136,7 +139,11 @@ def chips(answer: Answer, words: Words) -> Callable[[int], str]:
     for citation in answer.citations:
         waiting.setdefault(citation.n, deque()).append(citation)
 
+    made = count()
+
     def cite(n: int) -> str:
+        if next(made) >= MOST_MARKS:  # no answer of ours has more; a file may
+            return ""
         if answer.outcome is None:  # while it streams, the number is known before the passage is
             return chip(answer, None, n, words) if 1 <= n <= len(answer.passages or []) else ""
         if n not in waiting:
