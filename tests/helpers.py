@@ -101,11 +101,11 @@ class Live:
 
     def __init__(self, app: Any):
         self.app = app
-        self._socket = listen("127.0.0.1", 0)
-        self.port = self._socket.getsockname()[1]
+        self.socket = listen("127.0.0.1", 0)
+        self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(server_config(app))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="live")
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, name="live")
 
     def __enter__(self) -> Self:
         self._thread.start()  # the socket listens already: who connects early waits
@@ -114,7 +114,7 @@ class Live:
     def __exit__(self, *exception: object) -> None:
         self._server.should_exit = True
         self._thread.join(DEADLINE)
-        self._socket.close()
+        self.socket.close()
         assert not self._thread.is_alive()
 
 

@@ -11,7 +11,7 @@ __all__ = ['Parts', 'DEMO', 'PATIENCE', 'FORGET', 'LONG', 'Reader', 'Following',
 # %% ../../nbs/62_web_desk.ipynb #c18c4188
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -210,10 +210,10 @@ def show_editing(reader: Reader, answer: Answer | None) -> Parts:
     return {"editing": answer.message_id, "editbar": bar, "question": answer.question, "signal": {"focus": True}}
 
 # %% ../../nbs/62_web_desk.ipynb #811157a9
-async def follow(desk: Desk, reader: Reader, token: str) -> AsyncIterator[Parts]:
+async def follow(desk: Desk, reader: Reader, token: str) -> AsyncGenerator[Parts, None]:
     "Show an answer while it grows, for as long as the tab looks at it."
     following = desk.tabs.get(reader.session)
-    if following is None or following.token != token:
+    if following is None or following.token != token or not following.gone.is_set():  # nobody looks twice at once
         return
     following.gone.clear()
     opened = searched = False

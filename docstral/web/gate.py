@@ -9,7 +9,7 @@ __all__ = ['FILE', 'OPEN', 'FIELDS', 'NOWHERE', 'is_open', 'session_of', 'own_ev
 # %% ../../nbs/64_web_gate.ipynb #0ff9bec8
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -55,7 +55,7 @@ def own_event(
     user: str,
     body: bytes,
     events: Mapping[int, int],  # number of each event that there is: how many inputs it has
-) -> bytes:
+) -> dict[str, Any]:
     "An event as Gradio reads it, in a session of this user's. Raises `QuestionError`."
     try:
         sent = orjson.loads(body)
@@ -66,7 +66,7 @@ def own_event(
     if not isinstance(sent.get("data"), list) or len(sent["data"]) != events[number]:
         raise QuestionError("data: it should be a list of the event's inputs.")
     known = {name: sent[name] for name in FIELDS if name in sent}
-    return orjson.dumps(known | {"session_hash": session_of(user, sent.get("session_hash"))})
+    return known | {"session_hash": session_of(user, sent.get("session_hash"))}
 
 
 def own_stream(user: str, query: bytes) -> bytes:
@@ -88,8 +88,13 @@ NOWHERE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title
 class Gate:
     "Lets through to Gradio what the page needs of it."
 
-    def __init__(self, app: ASGIApp, events: Mapping[int, int]):
-        self.app, self.events = app, events
+    def __init__(
+        self,
+        app: ASGIApp,
+        events: Mapping[int, int],  # as `own_event` takes them
+        check: Callable[[str], None] = lambda session: None,  # raises where a session can have no event that waits
+    ):
+        self.app, self.events, self.check = app, events, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -103,7 +108,10 @@ class Gate:
         if path == "/gradio_api/queue/data":
             scope = dict(scope, query_string=own_stream(user, scope["query_string"]))
         elif scope["method"] == "POST":
-            body = own_event(user, await request.body(), self.events)
+            event = own_event(user, await request.body(), self.events)
+            if path == "/gradio_api/queue/join":
+                self.check(event["session_hash"])
+            body = orjson.dumps(event)
             headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             scope = dict(scope, headers=[*headers, (b"content-length", b"%d" % len(body))])
             receive = again(body, receive)

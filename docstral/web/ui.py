@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ..types import new_id
 from .actions import act
 from .desk import DEMO, Desk, Parts, Reader, ask, follow, open_page, show_metrics, show_state, stop
 from .gate import Gate
+from .outbox import Outbox
 from .page import OwnHead
 from .panels import show_banner, show_foot, show_head
 from .sooner import sooner
@@ -184,15 +185,19 @@ def wire_chat(screen: Screen, desk: Desk) -> None:
     screen["question"].stop(on_stop, None, everything, **PLAIN)
 
 # %% ../../nbs/65_web_ui.ipynb #9c90cfd8
-def wire_stream(screen: Screen, desk: Desk) -> None:
+def wire_stream(screen: Screen, desk: Desk, outbox: Outbox) -> None:
     "Show an answer while it grows."
     following = screen["following"]
 
     async def on_follow(token: str, request: gr.Request) -> AsyncIterator[Updates]:
-        reader = reader_of(request)
-        async for parts in follow(desk, reader, token):
-            yield updates(screen, parts, reader.words)
-        await asyncio.sleep(LINGER)
+        reader, linger = reader_of(request), 0.0
+        async with aclosing(follow(desk, reader, token)) as looks:
+            async for parts in looks:
+                linger = LINGER
+                yield updates(screen, parts, reader.words)
+                if not await outbox.taken(reader.session):
+                    break
+        await asyncio.sleep(linger)
         yield {following: gr.skip()}
 
     following.change(on_follow, following, list(screen.values()), trigger_mode="multiple", **WIRE)
@@ -235,11 +240,12 @@ def build_blocks(service: "ChatService", desk: Desk | None = None) -> gr.Blocks:
     "The web app of a chat service."
     desk = desk or Desk(service)
     with gr.Blocks(title="DocStral", fill_width=True, analytics_enabled=False) as blocks:
-        screen = lay_out()
+        screen, outbox = lay_out(), Outbox(blocks)
         wire_page(screen, desk, blocks)
         wire_chat(screen, desk)
-        wire_stream(screen, desk)
+        wire_stream(screen, desk, outbox)
         wire_metrics(screen, desk)
+    outbox.bound(service.settings.answers)
     return blocks
 
 # %% ../../nbs/65_web_ui.ipynb #ee7a01f1
@@ -266,5 +272,6 @@ def make_pages(service: "ChatService") -> FastAPI:
     mounted = pages.routes[-1]
     assert isinstance(mounted, Mount)
     pages.state.gradio = mounted.app
-    mounted.app = Gate(mounted.app, {number: len(event.inputs) for number, event in blocks.fns.items()})
+    inputs = {number: len(event.inputs) for number, event in blocks.fns.items()}
+    mounted.app = Gate(mounted.app, inputs, Outbox(blocks).check)
     return pages

@@ -148,8 +148,10 @@ def test_an_answer_is_explained_and_reproduced(page: Page) -> None:
     dialog.get_by_role("button", name="DocStral").click()
     expect(dialog.locator("pre")).to_contain_text("/chat")
     dialog.get_by_role("button", name="Jupyter").click()
+    download_link = dialog.get_by_role("link", name="Download")
+    expect(download_link).to_have_attribute("href", re.compile("form=notebook"))
     with page.expect_download() as download:
-        dialog.get_by_role("link", name="Download").click()
+        download_link.click()
     assert download.value.suggested_filename.endswith("-docstral.ipynb")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
