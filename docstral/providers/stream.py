@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['END', 'Result', 'LONGEST_EVENT', 'LINGER', 'Sessions', 'proxy_for', 'without_user', 'Endpoint', 'EventReader',
-           'read_event', 'read_events', 'join_texts', 'Limits', 'within', 'stream_chat', 'get_json']
+           'read_events', 'Limits', 'within', 'stream_chat', 'get_json']
 
 # %% ../../nbs/22_providers_stream.ipynb #dfa60f3e
 import asyncio
@@ -15,7 +15,7 @@ import weakref
 from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -142,24 +142,28 @@ def _data(block: bytes) -> bytes:
     return b"\n".join(value.removeprefix(b" ") for name, _, value in lines if name == b"data").strip()
 
 # %% ../../nbs/22_providers_stream.ipynb #53b4a52d
-def read_event(data: bytes, secret: str = "") -> list[ProviderEvent]:
-    "What one event says. Raises `ProviderError` where it is an error, or cannot be read."
+def _read_event(data: bytes, secret: str, found: list[ProviderEvent | str]) -> None:
+    "Add what one event says to what was found. Raises `ProviderError` where it is an error, or cannot be read."
     try:
         event = orjson.loads(data)
         choices = event.get("choices")
         if not choices and ("error" in event or event.get("object") == "error"):
             raise _broken_off(event, data, secret)
-        found: list[ProviderEvent] = []
         for choice in choices or ():
             if delta := choice.get("delta"):
-                _read_delta(delta, found)
+                content = delta.get("content")
+                if isinstance(content, str):
+                    found.append(content)
+                elif content is not None:
+                    found += map(_read_chunk, content)
+                if isinstance(thought := delta.get("reasoning_content") or delta.get("reasoning"), str):
+                    found.append(Thought(thought))
             if reason := choice.get("finish_reason"):
                 if reason == "error":
                     raise BrokenOffError("The provider broke off with an error: no reason given.")
                 found.append(Finished(str(reason)[:40]))
         if usage := event.get("usage"):
             found.append(Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))))
-        return found
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise MalformedError("The provider sent an event that cannot be read.") from error
 
@@ -178,31 +182,20 @@ def _broken_off(event: Mapping[str, Any], data: bytes, secret: str) -> ProviderE
     return BrokenOffError(f"The provider broke off with an error: {said(data, secret) or 'no reason given'}.")
 
 # %% ../../nbs/22_providers_stream.ipynb #6ca91f77
-def _read_delta(delta: Mapping[str, Any], found: list[ProviderEvent]) -> None:
-    "Add what a delta says to what was found."
-    content = delta.get("content")
-    if isinstance(content, str):
-        if content:
-            found.append(Text(content))
-    elif content is not None:
-        found += [piece for chunk in content if (piece := _read_chunk(chunk)).text]
-    if isinstance(thought := delta.get("reasoning_content") or delta.get("reasoning"), str):
-        found.append(Thought(thought))
-
-
-def _read_chunk(chunk: Mapping[str, Any]) -> Text | Thought:
+def _read_chunk(chunk: Mapping[str, Any]) -> Thought | str:
     "A typed chunk: text, a reference as markers, thinking; one that is not known says nothing."
     match chunk.get("type", "text"):
         case "text":
-            return Text(str(chunk.get("text") or ""))
+            return str(chunk.get("text") or "")
         case "reference":
             numbers = [str(number) for number in chunk.get("reference_ids") or ()]
-            return Text("".join(f"[{number}]" for number in numbers if number.isdecimal()))
+            return "".join(f"[{number}]" for number in numbers if number.isdecimal())
         case "thinking":
             inner = chunk.get("thinking")
             parts = [{"text": inner}] if isinstance(inner, str) else inner or ()
-            return Thought("".join(str(part.get("text") or "") for part in parts))
-    return Text("")
+            thought = "".join(str(part.get("text") or "") for part in parts)
+            return Thought(thought) if thought else ""
+    return ""
 
 # %% ../../nbs/22_providers_stream.ipynb #06578216
 END = b"[DONE]"  # what stands in the last event
@@ -210,22 +203,26 @@ END = b"[DONE]"  # what stands in the last event
 
 def read_events(lines: Sequence[bytes], secret: str = "") -> tuple[list[ProviderEvent], ProviderError | None]:
     "What the events say that arrived together, and the error that ended them, where one did."
-    found: list[ProviderEvent] = []
+    found: list[ProviderEvent | str] = []
     try:
-        for line in takewhile(lambda line: line != END, lines):
-            found += read_event(line, secret)
+        for line in lines:
+            if line == END:
+                break
+            _read_event(line, secret, found)
     except ProviderError as error:
-        return join_texts(found), error
-    return join_texts(found), None
+        return _with_texts(found), error
+    return _with_texts(found), None
 
 
-def join_texts(events: Sequence[ProviderEvent]) -> list[ProviderEvent]:
-    "The same events, with texts that follow one another as one."
-    joined: list[ProviderEvent] = []
-    for kind, group in groupby(events, type):
+def _with_texts(found: Sequence[ProviderEvent | str]) -> list[ProviderEvent]:
+    "What was found, with strings that follow one another as one text."
+    events: list[ProviderEvent] = []
+    for _, group in groupby(found, type):
         alike = list(group)
-        joined += [Text("".join(event.text for event in alike if isinstance(event, Text)))] if kind is Text else alike
-    return joined
+        if text := "".join(each for each in alike if isinstance(each, str)):
+            events.append(Text(text))
+        events += [each for each in alike if not isinstance(each, str)]
+    return events
 
 # %% ../../nbs/22_providers_stream.ipynb #334be6d9
 @dataclass(frozen=True, slots=True)
