@@ -35,6 +35,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.api.guard.SlowRequestError': ('api_guard.html#slowrequesterror', 'docstral/api/guard.py'),
                                     'docstral.api.guard.TooManyRequestsError': ( 'api_guard.html#toomanyrequestserror',
                                                                                  'docstral/api/guard.py'),
+                                    'docstral.api.guard.TwoLengthsError': ('api_guard.html#twolengthserror', 'docstral/api/guard.py'),
                                     'docstral.api.guard.UnknownHostError': ('api_guard.html#unknownhosterror', 'docstral/api/guard.py'),
                                     'docstral.api.guard._is_address': ('api_guard.html#_is_address', 'docstral/api/guard.py'),
                                     'docstral.api.guard.again': ('api_guard.html#again', 'docstral/api/guard.py'),

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from . import __version__
-from .citations import CitationReader
+from .citations import LONGEST_PIECE, CitationReader
 from .collection import Progress
 from .draft import Draft
 from .explain import explain
@@ -273,8 +273,11 @@ class ChatService:
                 async for event in events:
                     if isinstance(event, Text):
                         draft.meter.text()
-                        if text := draft.reader.feed(event.text):
-                            yield draft.show(text)
+                        for start in range(0, len(event.text), LONGEST_PIECE):
+                            if start:
+                                await asyncio.sleep(0)  # others are answered meanwhile
+                            if text := draft.reader.feed(event.text[start : start + LONGEST_PIECE]):
+                                yield draft.show(text)
                     elif isinstance(event, Notice):
                         draft.record.notices.append(event.message)
                         yield event

@@ -92,6 +92,26 @@ async def test_markers_are_made_true_and_the_receipt_has_the_reported_figures(
     assert 0 < receipt.search_seconds <= receipt.first_token_seconds <= receipt.seconds
 
 
+async def test_others_have_their_turn_while_a_long_piece_is_read(
+    with_key: ChatService, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply(["\n" * 100_000 + "So [1]."]))
+    turns, seen = 0, list[int]()
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    async for each in with_key.ask("ada", Question(STREAM)):
+        if isinstance(each, Delta):
+            seen.append(turns)
+    counting.cancel()
+    assert isinstance(each, Done) and len(set(seen)) == len(seen) > 20
+
+
 async def test_passages_and_question_reach_the_model(with_key: ChatService, mistral: ScriptedMistral) -> None:
     events = await ask(with_key)
     system, question = mistral.chats[0].body["messages"]

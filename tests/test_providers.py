@@ -223,6 +223,14 @@ async def test_usage_and_the_reason_of_the_end_are_passed_on(
     assert events[1:] == [Text("So."), Finished("length"), Usage(321, 45)]
 
 
+@pytest.mark.parametrize("usage", [1, "x", [1], {"prompt_tokens": "12"}, {"completion_tokens": {}}])
+async def test_a_usage_that_is_none_costs_no_answer(
+    usage: object, provider: MistralProvider, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply(["So.", event({}, usage=usage)], usage=None))
+    assert await answer(provider) == ("So.", None)
+
+
 async def test_what_is_sent_is_told_before_it_goes_and_without_the_key(
     provider: MistralProvider, mistral: ScriptedMistral
 ) -> None:

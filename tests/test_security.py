@@ -623,6 +623,17 @@ def test_too_many_or_too_long_headers_are_refused(shop: App) -> None:
     assert endless.startswith((b"HTTP/1.1 400", b"reset"))
 
 
+def test_a_body_whose_end_is_told_in_two_ways_is_refused_with_what_comes_after_it(shop: App) -> None:
+    hidden = b"GET /chats HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    begin = b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    for lengths in (
+        b"Content-Length: 6\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 0",
+    ):
+        reply = exchange(shop.url, begin + lengths + b"\r\n\r\n0\r\n\r\n" + hidden)
+        assert reply.startswith(b"HTTP/1.1 400") and b"two_lengths" in reply and reply.count(b"HTTP/1.1") == 1
+
+
 def test_requests_over_time_are_limited_by_reader_and_by_address(serving: Any) -> None:
     url = serving(rate_limit=20)
 

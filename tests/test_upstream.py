@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from docstral.types import ProviderError
-from docstral.upstream import error_for, said, seconds_to_wait
+from docstral.upstream import LONGEST_WAIT, error_for, said, seconds_to_wait
 
 BODIES = {
     b'{"message": "Too  many\\nrequests"}': "Too many requests",
@@ -57,6 +57,11 @@ def test_long_words_are_cut() -> None:
         ("Wed, 21 Oct 2026 07:28:00 GMT", 90.0),
         ("Wed, 21 Oct 2020 07:28:00 GMT", 0.0),
         ("Wed, 99 Oct 2026 07:28:00 GMT", None),
+        ("31536000", LONGEST_WAIT),
+        ("1e308", LONGEST_WAIT),
+        ("Fri, 31 Dec 2027 23:59:59 GMT", LONGEST_WAIT),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 -0000", None),
+        ("Mon, 01 Jan 2027 00:00:00 +99999999999999999999", None),
     ],
 )
 def test_retry_after_is_a_number_a_date_or_unknown(value: str, seconds: float | None) -> None:

@@ -162,7 +162,7 @@ def _read_event(data: bytes, secret: str, found: list[ProviderEvent | str]) -> N
                 if reason == "error":
                     raise BrokenOffError("The provider broke off with an error: no reason given.")
                 found.append(Finished(str(reason)[:40]))
-        if usage := event.get("usage"):
+        if isinstance(usage := event.get("usage"), dict):
             found.append(Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))))
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise MalformedError("The provider sent an event that cannot be read.") from error
@@ -170,7 +170,7 @@ def _read_event(data: bytes, secret: str, found: list[ProviderEvent | str]) -> N
 
 def _count(tokens: Any) -> int:
     "A number of tokens as a server gives it; none where no answer could have so many."
-    return int(tokens) if tokens and 0 <= tokens < 2**31 else 0
+    return int(tokens) if isinstance(tokens, int | float) and 0 <= tokens < 2**31 else 0
 
 
 def _broken_off(event: Mapping[str, Any], data: bytes, secret: str) -> ProviderError:
