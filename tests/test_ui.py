@@ -18,7 +18,17 @@ from docstral.providers.base import Finished, Provider, ProviderEvent, Request, 
 from docstral.reproduce import Snippet
 from docstral.settings import Settings
 from docstral.store import ChatRecord, Store, list_chats, list_messages
-from docstral.types import Citation, DocStralError, Failed, Notice, Passage, ProviderError, RateLimitedError, Receipt
+from docstral.types import (
+    Citation,
+    DocStralError,
+    Failed,
+    Notice,
+    Passage,
+    ProviderError,
+    RateLimitedError,
+    Receipt,
+    StoreError,
+)
 from docstral.web import desk as desk_module
 from docstral.web.accounts import show_account, show_reproduce
 from docstral.web.desk import (
@@ -277,6 +287,27 @@ async def test_stop_stores_what_was_written(desk: Desk) -> None:
     assert "scripted · " in screen["growing"], "a stopped answer has a receipt too"
     _, stored = list_messages(desk.service.store, "joan", screen["chat_id"])
     assert stored.outcome == "stopped" and stored.content.startswith("Set stream")
+
+
+async def test_an_answer_that_is_stopped_and_cannot_be_kept_says_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(self: ChatService, draft: object, turn: object) -> None:
+        raise StoreError("No space left on device.")
+
+    monkeypatch.setattr(ChatService, "_save", full)
+    frances = reader("frances")
+    await ask(desk, frances, "How do I stream?", "")
+    await begun(desk)
+    growing = (await stop(desk, frances))["growing"]
+    assert str(ENGLISH.not_kept) in growing and str(ENGLISH.stopped) not in growing
+
+
+async def test_of_a_question_that_is_too_long_the_page_shows_the_beginning(desk: Desk) -> None:
+    text = "How? " * 200_000
+    last = await asked(desk, reader("rosalind"), text)
+    assert last["question"] == text.strip() and "the limit is 4000" in last["growing"]
+    assert len(last["growing"]) < 2_000
 
 
 async def test_an_error_is_a_card_and_keeps_the_text(desk: Desk) -> None:

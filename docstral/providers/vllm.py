@@ -113,7 +113,7 @@ def locate(model: str) -> str:
         raise SettingsError("The provider vllm has no model.", "Set DOCSTRAL_VLLM_MODEL to a name or a folder.")
     if not model.startswith(("/", ".", "~")):
         return model
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # as it is where ~ names nobody
     if not any((folder / name).is_file() for name in ("config.json", "params.json")):
         raise ModelUnknownError(f"There is no model in {model}.", "DOCSTRAL_VLLM_MODEL takes a name or a folder.")
     return str(folder)

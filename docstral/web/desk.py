@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from html import escape
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..chats import chat_totals, search_chats
 from ..gpu import gpus
 from ..metrics import WINDOWS, series, totals
 from ..store import ChatRecord, list_chats, list_messages
-from ..types import DocStralError, NotFoundError, new_id
+from ..types import DocStralError, NotFoundError, Notice, new_id
 from .choices import Choice, ChoiceBook, show_choices
 from .dialogs import show_help, show_key, show_landing, show_rename
 from .figures import answer_cards, gpu_cards, show_cards, show_plots, show_windows
@@ -239,13 +239,14 @@ async def follow(desk: Desk, reader: Reader, token: str) -> AsyncGenerator[Parts
 
 
 async def last_look(desk: Desk, reader: Reader, answer: Answer) -> Parts:
-    "An answer that has ended; one that was stopped as it is stored, for its receipt is there only."
+    "An answer that has ended; one that was stopped as it is stored, for its receipt is there only. If it is."
     parts: Parts = {"busy": False}
     if answer.failed and not answer.message_id:
         parts["question"] = answer.question  # it was never asked: nothing is lost
     if answer.outcome == "stopped":
         stored = await read_answers(desk, reader, answer.chat_id)
-        answer = next((each for each in stored if each.message_id == answer.message_id), answer)
+        lost = replace(answer, notice=Notice("not_kept", "") if answer.message_id else None)
+        answer = next((each for each in stored if each.message_id == answer.message_id), lost)
     return parts | {
         "growing": await show_aside(len(answer.text), show_answer, answer, reader.words),
         "sources": await show_passages(answer, reader.words),

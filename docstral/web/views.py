@@ -19,6 +19,7 @@ from urllib.parse import urldefrag
 
 from .markdown import GrowingHTML, render_markdown
 from ..citations import MOST_MARKS
+from ..question import LONGEST_QUESTION
 from ..store import MessageRecord
 from docstral.types import (
     ChatStarted,
@@ -280,12 +281,14 @@ def leads_to_sources(answer: Answer) -> Callable[[str], bool]:
 
 # %% ../../nbs/54_web_views.ipynb #f0785672
 def show_question(answer: Answer, words: Words) -> str:
-    "What the reader asked."
+    "What the reader asked; of what is too long to be asked, the beginning."
+    text = answer.question
+    text = text if len(text) <= LONGEST_QUESTION else f"{text[:LONGEST_QUOTE]} …"
     fields = {"act": "edit", "message": answer.message_id}
     edit = icon("edit", words.edit_question, fields) if answer.message_id and answer.outcome else ""
     return (
         f'<div class="question" data-testid="user"><span class="sr-only">{escape(words.you)}: </span>'
-        f"{escape(answer.question)}{edit}</div>"
+        f"{escape(text)}{edit}</div>"
     )
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
-from .pages import Model, NewReader, answered, ask, open_app, running_app
+from .pages import Model, NewReader, answered, ask, field, open_app, running_app
 
 
 def test_a_provider_that_is_gone_and_a_server_that_starts_again(
@@ -30,4 +30,28 @@ def test_a_provider_that_is_gone_and_a_server_that_starts_again(
         page.select_option("select[data-name=provider]", "extractive")
         card.get_by_role("button", name="Ask again").click()
         expect(page.locator("#growing .answer .chip").first).to_be_visible()
+        answered(page)
+
+
+def test_a_question_of_a_megabyte_is_refused_in_view_and_stays_in_the_field(page: Page) -> None:
+    text = ("How? " * 200_000).strip()
+    field(page).fill(text)
+    page.keyboard.press("Enter")
+    card = page.locator("#growing .failed")
+    expect(card).to_contain_text("the limit is 4000")
+    expect(card).to_be_in_viewport()
+    assert field(page).input_value() == text
+    ask(page, "How do I stream a chat completion?")
+    answered(page)
+
+
+def test_what_the_server_does_not_take_is_told_and_stays_in_the_field(browser: Browser, app: str) -> None:
+    with browser.new_context(base_url=app, locale="en-US") as reader:
+        page = open_app(reader)
+        text = "How? " * 500_000
+        field(page).fill(text)
+        page.keyboard.press("Enter")
+        expect(page.locator("#toast.shown")).to_contain_text("the limit is 2000000. Send less at once.")
+        assert field(page).input_value() == text
+        ask(page, "How do I stream a chat completion?")
         answered(page)

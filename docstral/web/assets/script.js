@@ -121,7 +121,7 @@ window.docstral = (() => {
 
   // --- A line that says what has happened, with a way to take it back
   let fading = 0;
-  function say(text, action) {
+  function say(text, action, seconds = action ? 10 : 4) {
     let toast = byId('toast');
     if (!toast) {
       toast = Object.assign(document.createElement('div'), {id: 'toast'});
@@ -136,8 +136,18 @@ window.docstral = (() => {
     }
     toast.classList.add('shown');
     clearTimeout(fading);
-    fading = setTimeout(() => toast.classList.remove('shown'), action ? 10_000 : 4_000);
+    fading = setTimeout(() => toast.classList.remove('shown'), 1000 * seconds);
   }
+
+  // --- What the server refused to take: Gradio would leave the page as it is, and say nothing
+  const send = window.fetch.bind(window);
+  window.fetch = async (...request) => {
+    const reply = await send(...request);
+    if (reply.status >= 400 && new URL(reply.url).pathname.includes('/gradio_api/')) {
+      reply.clone().json().then(({error}) => say(`${error.message} ${error.action}`, null, 10)).catch(() => {});
+    }
+    return reply;
+  };
 
   // --- The preview of a citation
   let previewed = null;
