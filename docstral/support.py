@@ -143,7 +143,7 @@ def without_marks(answer: str, marks: Sequence[tuple[int, int]]) -> str:
 def claims(answer: str, marks: Sequence[tuple[int, int]]) -> list[tuple[Claim, Claim]]:
     "For each marker its sentence, and the part of it since the marker before. `marks` are the reader's."
     blank = without_marks(answer, marks)
-    sentences, found, since, last = pieces(blank), list[tuple[Claim, Claim]](), 0, 0
+    sentences, found, since, last = pieces(blank) if marks else [], list[tuple[Claim, Claim]](), 0, 0
     for place, number in marks:
         start, end = _sentence(blank, sentences, place)
         if blank[last:place].strip():

@@ -52,9 +52,7 @@ def create_api(service: ChatService, **options: Any) -> FastAPI:
     app.add_middleware(Observed, exposition=service.recorder.exposition)
     app.add_middleware(Identity)
     add_error_handlers(app)
-    router = APIRouter()
     for add_routes in ROUTES:
-        add_routes(router, service)
-    add_method_errors(router)
-    app.include_router(router)
+        add_routes(app.router, service)
+    add_method_errors(app.router)
     return app
