@@ -1306,6 +1306,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'docstral/web/markdown.py'),
                                        'docstral.web.markdown._environment': ('web_markdown.html#_environment', 'docstral/web/markdown.py'),
                                        'docstral.web.markdown._marked': ('web_markdown.html#_marked', 'docstral/web/markdown.py'),
+                                       'docstral.web.markdown._parse': ('web_markdown.html#_parse', 'docstral/web/markdown.py'),
                                        'docstral.web.markdown.highlight_code': ( 'web_markdown.html#highlight_code',
                                                                                  'docstral/web/markdown.py'),
                                        'docstral.web.markdown.mark_spans': ('web_markdown.html#mark_spans', 'docstral/web/markdown.py'),

@@ -114,6 +114,7 @@ BAD = {
     "not a number": (b'{"message": "x", "temperature": NaN}', 422, "invalid_request", "temperature"),
     "unknown provider": (b'{"message": "x", "provider": "nope"}', 422, "invalid_request", "nope"),
     "no key": (b'{"message": "x", "provider": "mistral"}', 401, "no_key", "key"),
+    "not set up": (b'{"message": "x", "provider": "openai"}', 422, "invalid_request", "openai"),
     "unknown chat": (b'{"message": "x", "chat_id": "chat_0"}', 404, "not_found", "chat_0"),
 }
 

@@ -106,6 +106,16 @@ def test_passages_that_repeat_a_mark_without_end_are_shown(unit: str) -> None:
     assert 'class="chip"' in show_answer(answer, ENGLISH) and "<mark>" in show_sources(answer, ENGLISH)
 
 
+@pytest.mark.parametrize("sign", ["- ", "> ", "1. "])
+def test_no_text_is_lost_however_deep_it_lies(sign: str) -> None:
+    step = "> " if sign == "> " else " " * len(sign)
+    text = "".join(f"{step * depth}{sign}word{depth}.\n\n" for depth in range(60))
+    growing = GrowingHTML()
+    for html in (render_markdown(text), *(growing.render(text[:end]) for end in (500, len(text)))):
+        assert_harmless(html)
+    assert all(f"word{depth}." in each for depth in range(60) for each in (html, render_markdown(text)))
+
+
 def test_an_answer_shows_as_many_citations_as_one_can_have() -> None:
     answer = Answer("How?", "chat", "msg", "[1]" * 20_000, [Passage("a", "Page", "", "", "Text.", 1.0)])
     answer.citations, answer.outcome = [Citation(1, "a", 0, 5, 1.0)], "cited"

@@ -194,7 +194,7 @@ def again(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 # %% ../../nbs/42_api_guard.ipynb #16f6d89e
-FEATURES = "camera", "microphone", "geolocation", "display-capture", "payment", "usb", "serial", "bluetooth", "midi"
+FEATURES = "camera", "microphone", "geolocation", "display-capture", "payment", "usb", "serial", "midi"
 SPACES = "https://huggingface.co"
 
 

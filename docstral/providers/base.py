@@ -162,4 +162,6 @@ def choose_provider(settings: Settings, wanted: str | None = None, api_key: str 
         return "mistral" if has_key else "openai" if settings.openai_url else "extractive"
     if name == "mistral" and not has_key:
         raise KeyMissingError("The provider mistral needs an API key, and there is none.")
+    if wanted == "openai" and not settings.openai_url:  # who runs the app is told by the provider itself
+        raise QuestionError("The provider openai is not set up here.", "Choose another, or set DOCSTRAL_OPENAI_URL.")
     return name

@@ -139,6 +139,17 @@ _PARSER = MarkdownIt("commonmark", {"html": False}, renderer_cls=SafeHTML)
 _PARSER.enable(["table", "strikethrough"]).disable(["image", "reference", "html_block", "html_inline"])
 
 
+_DEEPEST = _PARSER.options["maxNesting"] - 1  # what lies deeper, as in lists of ten levels, the parser leaves out
+
+
+def _parse(text: str, env: Environment) -> list[Token]:
+    "The blocks of a text; all of it as one block of code where some of it would be left out."
+    tokens = _PARSER.parse(text, env)
+    if any(token.level >= _DEEPEST for token in tokens):
+        tokens = [Token("code_block", "code", 0, content=text, map=[0, text.count("\n") + 1], block=True)]
+    return tokens
+
+
 def render_markdown(
     text: str,
     cite: Callable[[int], str] = lambda n: "",  # HTML for the citation [n]; empty: leave it as text
@@ -148,7 +159,8 @@ def render_markdown(
     leads: Callable[[str], bool] = lambda address: True,  # whether there may be a link to a web address
 ) -> str:
     "Safe HTML for Markdown that nobody vouches for."
-    return str(_PARSER.render(mark_spans(text, spans), _environment(cite, base, copy, leads)))
+    env = _environment(cite, base, copy, leads)
+    return str(_PARSER.renderer.render(_parse(mark_spans(text, spans), env), _PARSER.options, env))
 
 
 def _environment(
@@ -176,7 +188,7 @@ class GrowingHTML:
         "Safe HTML for the text so far, which begins with the text of the call before."
         env = _environment(cite, "", copy, leads)
         rest = text[self.settled :]
-        tokens = _PARSER.parse(rest, env)
+        tokens = _parse(rest, env)
         starts = [index for index, token in enumerate(tokens) if token.level == 0 and token.nesting >= 0]
         if len(starts) > 1:
             last = tokens[starts[-1]].map
