@@ -175,33 +175,34 @@ class EventStream(StreamingResponse):
         running: "set[EventStream]",
         encode: Callable[[Event], bytes] = encode,
     ):
-        self.events = events
+        self.first, self.events = first, events
         self.encode = encode
         self.running = running  # the streams of the application, for as long as they run
         self.cut_off = self.stopped = False  # before its end; by a server that stops
         self.task: asyncio.Task[None] | None = None
-        super().__init__(
-            self._encoded(first),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache", "x-accel-buffering": "no"},
-        )
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__((), media_type="text/event-stream", headers=headers)
 
-    async def _encoded(self, first: Sequence[Event]) -> AsyncGenerator[bytes, None]:
-        for event in first:
-            yield self.encode(event)
+    async def stream_response(self, send: Send) -> None:
+        "Send each event as soon as it is there."
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for event in self.first:
+            await send({"type": "http.response.body", "body": self.encode(event), "more_body": True})
         async for event in self.events:
-            yield self.encode(event)
+            await send({"type": "http.response.body", "body": self.encode(event), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.running.add(self)
-        self.task = asyncio.current_task()
+        self.task = asyncio.create_task(
+            self.stream_response(send)
+        )  # not below all that a request passes on its way here
         watching = asyncio.create_task(self._watch(receive))
         try:
-            await self.stream_response(send)
+            await self.task
         except asyncio.CancelledError:
-            if not self.cut_off or self.task is None:
+            if not self.cut_off:
                 raise
-            self.task.uncancel()
         finally:
             watching.cancel()
             self.running.discard(self)

@@ -224,18 +224,17 @@ class CompletionStream(EventStream):
     def __init__(self, request: Request, first: Event, events: AsyncGenerator[Event, None], chunks: Chunks):
         super().__init__([first], events, request.app.state.streams, chunks)
         self.request = request
-        self.first = first
         self.begun = False
 
     async def stream_response(self, send: Send) -> None:
-        found = [self.first]
+        found = list(self.first)
         while not isinstance(found[-1], Delta | Done | Failed):
             found.append(await anext(self.events))
         self.begun = True
         if isinstance(found[-1], Failed):
             await self.refuse(found[-1], send)
         else:
-            self.body_iterator = self._encoded(found)
+            self.first = found
             await super().stream_response(send)
 
     async def say_stopped(self, scope: Scope, receive: Receive, send: Send) -> None:
