@@ -69,7 +69,7 @@ from docstral.types import (
     StoreError,
     new_id,
 )
-from .writer import Written
+from .queue import Written
 
 log = logging.getLogger(__name__)
 

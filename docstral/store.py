@@ -34,7 +34,7 @@ from docstral.types import (
     StoreError,
     new_id,
 )
-from .writer import Result, Row, Writer, Written
+from .queue import Result, Row, WriteQueue, Written
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class Store:
         except BaseException:
             self.engine.close()
             raise
-        self._writer = Writer(self.engine, save_turns, journal)
+        self._queue = WriteQueue(self.engine, save_turns, journal)
         self._closing = threading.Lock()
         self._closed = False
 
@@ -212,19 +212,19 @@ class Store:
 
     def write(self, change: Callable[[Connection], Result]) -> Future[Result]:
         "Queue `change(connection)`; it runs in one transaction, rolled back when it raises."
-        return self._writer.write(change)
+        return self._queue.write(change)
 
     def keep(self, turn: Turn) -> Written:
         "Queue a turn. It is safe when the future is done, whose exception says why where it is not."
-        return self._writer.keep(turn)
+        return self._queue.keep(turn)
 
     def later(self, table: str, row: Row, known: bool = False) -> None:
         "Write a row within a second, together with others; nothing where its key may be `known`, and is. A crash loses it."
-        self._writer.later(table, row, known)
+        self._queue.later(table, row, known)
 
     def flush(self, wait: bool = True) -> None:
         "Write now what waits, before any write that is queued after this; wait until it is written."
-        self._writer.flush(wait)
+        self._queue.flush(wait)
 
     def read(self, query: str, parameters: Sequence[Any] = (), turns: bool = True) -> list[tuple[Any, ...]]:
         """The rows of a query. Its parameters are `?` in their order, or `$1`, `$2`, ...
@@ -232,7 +232,7 @@ class Store:
         Where it has nothing to do with `turns`, it need not wait for those that were just kept.
         """
         if turns:
-            self._writer.catch_up()
+            self._queue.catch_up()
         return self.engine.read(query, parameters)
 
     def close(self) -> None:
@@ -240,7 +240,7 @@ class Store:
         with self._closing:
             if not self._closed:
                 self._closed = True
-                self._writer.close()
+                self._queue.close()
                 self.engine.close()
 
     def __enter__(self) -> Self:

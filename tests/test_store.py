@@ -18,6 +18,7 @@ from helpers import DEADLINE, ROOT
 from docstral import schema as module
 from docstral.engines.duckdb import Connection, connect
 from docstral.journal import Journal
+from docstral.queue import WriteQueue
 from docstral.schema import FIRST_ON_SERVER, MIGRATIONS, ON_SERVER, SHARED, migrate
 from docstral.settings import Settings
 from docstral.store import (
@@ -33,7 +34,6 @@ from docstral.store import (
     save_turns,
 )
 from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
-from docstral.writer import Writer
 
 PASSAGE = Passage("a.md::0", "Page", "Section", "https://a.example", "Text with “quotes”.", 0.5)
 
@@ -131,12 +131,12 @@ def test_turns_that_wait_are_written_together_and_none_fails_because_of_another(
         sizes.append(len(turns))
         save_turns(connection, turns)
 
-    with open_store(place) as store, closing(Writer(store.engine, save)) as writer:
-        writer.write(lambda connection: arrived.wait(DEADLINE))  # keeps it busy until all of them wait
+    with open_store(place) as store, closing(WriteQueue(store.engine, save)) as queue:
+        queue.write(lambda connection: arrived.wait(DEADLINE))  # keeps it busy until all of them wait
         turns = [turn(chat=f"chat_{number}") for number in range(20)]
         again = turn(chat="chat_0", begins=False)
         turns += [again, replace(again, question="The same id?"), turn(chat="chat_gone", begins=False)]
-        written = [writer.keep(each) for each in turns]
+        written = [queue.keep(each) for each in turns]
         arrived.set()
         failed = [number for number, each in enumerate(written) if each.exception(DEADLINE)]
         assert failed == [21] and isinstance(written[21].exception(), StoreError)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from helpers import DEADLINE, eventually
 
-from docstral import writer as module
+from docstral import queue as module
 from docstral.engines.duckdb import Connection, DuckDB
 from docstral.journal import Journal
+from docstral.queue import MOST_KEPT, WriteQueue
 from docstral.schema import migrate
 from docstral.types import StoreError
-from docstral.writer import MOST_KEPT, Writer
 
 
 class Users:
@@ -26,7 +26,7 @@ class Users:
         self.refused: set[str] = set()
         self.sizes: list[int] = []
         self.journal = Journal(folder / "docstral.journal")
-        self.writer = Writer[tuple[str, str]](self.engine, self.save, self.journal)
+        self.queue = WriteQueue[tuple[str, str]](self.engine, self.save, self.journal)
 
     def save(self, connection: Connection, users: Sequence[tuple[str, str]]) -> None:
         "Write users."
@@ -38,7 +38,7 @@ class Users:
     def keep(self, *names: str) -> None:
         "Keep users, each after the other was safe."
         for name in names:
-            self.writer.keep((name, "")).result(DEADLINE)
+            self.queue.keep((name, "")).result(DEADLINE)
 
     def there(self) -> list[str]:
         "Who is in the database."
@@ -47,9 +47,9 @@ class Users:
 
 @pytest.fixture
 def users(tmp_path: Path) -> Iterator[Users]:
-    "A new database and its writer."
+    "A new database and its queue."
     made = Users(tmp_path)
-    with closing(made.engine), closing(made.writer):
+    with closing(made.engine), closing(made.queue):
         yield made
 
 
@@ -68,13 +68,13 @@ def test_what_is_kept_moves_into_the_database_by_itself(users: Users) -> None:
 def test_what_is_kept_is_in_the_journal_until_somebody_reads_or_writes(users: Users) -> None:
     users.keep("ada", "bob")
     assert users.there() == [] and len(users.journal.entries()) == 2
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert users.there() == ["ada", "bob"] and users.sizes == [2] and not users.journal.entries()
     users.keep("eve")
-    [(count,)] = users.writer.write(lambda base: base.execute("SELECT count(*) FROM users").fetchall()).result(DEADLINE)
+    [(count,)] = users.queue.write(lambda base: base.execute("SELECT count(*) FROM users").fetchall()).result(DEADLINE)
     assert count == 3
     users.keep("fay")
-    users.writer.flush()
+    users.queue.flush()
     assert users.there() == ["ada", "bob", "eve", "fay"]
 
 
@@ -83,10 +83,10 @@ def test_a_change_may_read_what_was_kept_without_waiting_for_itself(users: Users
     users.keep("ada")
 
     def change(connection: Connection) -> list[str]:
-        users.writer.catch_up()
+        users.queue.catch_up()
         return users.there()
 
-    assert users.writer.write(change).result(DEADLINE) == ["ada"]
+    assert users.queue.write(change).result(DEADLINE) == ["ada"]
 
 
 @pytest.mark.usefixtures("patient")
@@ -99,11 +99,11 @@ def test_a_journal_that_is_long_moves_at_once(users: Users) -> None:
 def test_what_the_database_refuses_stays_and_the_rest_moves(users: Users, caplog: pytest.LogCaptureFixture) -> None:
     users.refused = {"bob"}
     users.keep("ada", "bob", "eve")
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert users.there() == ["ada", "eve"] and list(users.journal.entries().values()) == [b'["bob",""]']
     assert "stays in the journal" in caplog.text
     users.refused = set()
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert users.there() == ["ada", "bob", "eve"] and not users.journal.entries()
 
 
@@ -115,20 +115,20 @@ def test_while_the_database_refuses_everything_a_long_journal_takes_no_more(user
         users.keep(f"user_{MOST_KEPT}")
     users.refused = set()
     users.keep("zoe")
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert len(users.there()) == MOST_KEPT + 1  # all that were acknowledged
 
 
 @pytest.mark.usefixtures("patient")
 def test_what_cannot_be_encoded_takes_no_other_with_it(users: Users) -> None:
     arriving = threading.Event()
-    users.writer.write(lambda connection: arriving.wait(DEADLINE))
+    users.queue.write(lambda connection: arriving.wait(DEADLINE))
     names: list[Any] = ["ada", object(), "eve"]
-    written = [users.writer.keep((name, "")) for name in names]
+    written = [users.queue.keep((name, "")) for name in names]
     arriving.set()
     assert [type(each.exception(DEADLINE)) for each in written[::2]] == [type(None)] * 2
     assert isinstance(written[1].exception(DEADLINE), TypeError)
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert users.there() == ["ada", "eve"]
 
 
@@ -142,22 +142,22 @@ def test_a_journal_that_cannot_be_emptied_is_emptied_with_the_next(
     users.keep("ada")
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "keep_only", full)
-        users.writer.catch_up()
+        users.queue.catch_up()
     assert users.there() == ["ada"] and len(users.journal.entries()) == 1 and "disk is full" in caplog.text
     users.keep("bob")
-    users.writer.catch_up()
+    users.queue.catch_up()
     assert users.there() == ["ada", "bob"] and not users.journal.entries()
 
 
 @pytest.mark.usefixtures("patient")
 def test_closing_writes_all_and_leaves_no_journal(tmp_path: Path) -> None:
     users = Users(tmp_path)
-    written = [users.writer.keep((f"user_{number}", "")) for number in range(10)]
-    users.writer.later("users", ("late", ""))
-    users.writer.close()
-    users.writer.close()
+    written = [users.queue.keep((f"user_{number}", "")) for number in range(10)]
+    users.queue.later("users", ("late", ""))
+    users.queue.close()
+    users.queue.close()
     assert all(each.done() and not each.exception() for each in written)
     assert len(users.there()) == 11 and not users.journal.path.exists()
     with pytest.raises(StoreError, match="closed"):
-        users.writer.keep(("more", ""))
+        users.queue.keep(("more", ""))
     users.engine.close()
