@@ -631,7 +631,7 @@ def test_a_body_whose_end_is_told_in_two_ways_is_refused_with_what_comes_after_i
         b"Transfer-Encoding: chunked\r\nContent-Length: 0",
     ):
         reply = exchange(shop.url, begin + lengths + b"\r\n\r\n0\r\n\r\n" + hidden)
-        assert reply.startswith(b"HTTP/1.1 400") and b"two_lengths" in reply and reply.count(b"HTTP/1.1") == 1
+        assert reply.startswith(b"HTTP/1.1 400") and reply.count(b"HTTP/1.1") == 1
 
 
 def test_requests_over_time_are_limited_by_reader_and_by_address(serving: Any) -> None:

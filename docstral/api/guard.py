@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RATE', 'QUESTION', 'ASKING', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
            'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'ForeignPageError', 'UnknownHostError', 'LongHeadersError',
-           'TwoLengthsError', 'SlowRequestError', 'TooManyRequestsError', 'host_name', 'Names', 'is_foreign', 'Buckets',
-           'Rates', 'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
+           'SlowRequestError', 'TooManyRequestsError', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
+           'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -41,10 +41,6 @@ class UnknownHostError(DocStralError):
 
 class LongHeadersError(DocStralError):
     code, status, default_action = "long_headers", 431, "Send fewer or shorter headers; cookies are headers too."
-
-
-class TwoLengthsError(DocStralError):
-    code, status, default_action = "two_lengths", 400, "Send Content-Length or Transfer-Encoding, not both."
 
 
 class SlowRequestError(DocStralError):
@@ -266,8 +262,6 @@ class Guard:
             )
         if is_foreign(scope["method"], headers, self.names, self.origins):
             raise ForeignPageError("This request comes from a page of another site.")
-        if b"content-length" in headers and b"transfer-encoding" in headers:
-            raise TwoLengthsError("The request says in two ways where its body ends.")
         self.rates.check(scope)
         length, limit = headers.get(b"content-length", b"0"), LARGEST.get(scope["path"], LARGEST_BODY)
         if length == b"0" and b"transfer-encoding" not in headers:
@@ -280,6 +274,6 @@ class Guard:
         "Tell of an error in the shape that all have."
         unforeseen = DocStralError("Something failed that should not; the log has the details.")
         answer = error_reply(Request(scope), error if isinstance(error, DocStralError) else unforeseen)
-        if isinstance(error, SlowRequestError | TooLargeError | TwoLengthsError):
+        if isinstance(error, SlowRequestError | TooLargeError):
             answer.headers["connection"] = "close"  # what is left of the body is not read
         await answer(scope, receive, send)
