@@ -1386,6 +1386,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.web.views.Answer.apply': ('web_views.html#answer.apply', 'docstral/web/views.py'),
                                     'docstral.web.views.Answer.source': ('web_views.html#answer.source', 'docstral/web/views.py'),
                                     'docstral.web.views._ask_why': ('web_views.html#_ask_why', 'docstral/web/views.py'),
+                                    'docstral.web.views._page_of': ('web_views.html#_page_of', 'docstral/web/views.py'),
                                     'docstral.web.views._read': ('web_views.html#_read', 'docstral/web/views.py'),
                                     'docstral.web.views._remarks': ('web_views.html#_remarks', 'docstral/web/views.py'),
                                     'docstral.web.views._said_of': ('web_views.html#_said_of', 'docstral/web/views.py'),

@@ -12,7 +12,7 @@ import re
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import orjson
 from markdown_it import MarkdownIt
@@ -43,6 +43,7 @@ def check_source(source: Passage) -> Passage:
     for name, text in texts.items():
         if len(text) > (LONGEST_PASSAGE if name == "text" else LONGEST_NAME):
             raise ValueError(f"its {name} is too long")
+    urlsplit(source.url)  # raises ValueError where it can be no address
     scheme = re.match(r"[\s\x00-\x1f]*([^/?#]*):", source.url)
     if scheme and scheme[1].lower() not in ("http", "https"):
         raise ValueError("its url is neither a web page nor a path")
@@ -52,8 +53,8 @@ def check_source(source: Passage) -> Passage:
 def check_error(error: dict[str, Any]) -> dict[str, Any]:
     "A failure that can be shown."
     try:
-        TypeAdapter(Failed).validate_python(error, strict=True)
-    except ValidationError:
+        TypeAdapter(Failed).validate_json(orjson.dumps(error), strict=True)
+    except (ValidationError, TypeError):
         raise ValueError("it does not say what failed") from None
     return error
 
@@ -102,6 +103,9 @@ class TurnFile(BaseModel):
             orjson.dumps([self.citations, self.receipt, self.error])
         except TypeError as error:
             raise ValueError(f"it cannot be stored: {error}") from None
+        numbers = [value for value in asdict(self.receipt).values() if isinstance(value, int | float)]
+        if any(not -(2**31) < number < 2**31 for number in numbers):  # a thousand of them can be added up
+            raise ValueError("its receipt has a number that no answer has")
         return self
 
 

@@ -116,6 +116,12 @@ def test_no_text_is_lost_however_deep_it_lies(sign: str) -> None:
     assert all(f"word{depth}." in each for depth in range(60) for each in (html, render_markdown(text)))
 
 
+def test_an_address_that_can_be_none_is_shown_as_text() -> None:
+    answer = Answer("How?", "chat", "msg", "So [1].", [Passage("a", "Page", "", "http://[::1", "[x](y)", 1.0)])
+    answer.citations, answer.outcome = [Citation(1, "a", 0, 6, 1.0)], "cited"
+    assert 'class="chip"' in show_answer(answer, ENGLISH) and "http://[::1" in show_sources(answer, ENGLISH)
+
+
 def test_an_answer_shows_as_many_citations_as_one_can_have() -> None:
     answer = Answer("How?", "chat", "msg", "[1]" * 20_000, [Passage("a", "Page", "", "", "Text.", 1.0)])
     answer.citations, answer.outcome = [Citation(1, "a", 0, 5, 1.0)], "cited"

@@ -32,7 +32,10 @@ def show_source(passage: Passage, spans: Sequence[tuple[int, int]], n: int | Non
     "One passage; `n` is its number in the answer, if it has one."
     known = passage.url.startswith(("https://", "http://"))
     licence = words.licence.format(licence=passage.licence) if passage.licence else words.no_licence
-    place = urlsplit(passage.url).netloc if known else passage.url
+    try:
+        place = urlsplit(passage.url).netloc if known else passage.url
+    except ValueError:  # such as a bracket that is not closed
+        place = passage.url
     facts = " · ".join([words.score.format(score=f"{passage.score:.3f}"), licence, place])
     number = f'<span class="number">{n}</span>' if n else ""
     name = f' id="source-{n}"' if n else ""

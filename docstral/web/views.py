@@ -276,8 +276,16 @@ def _ask_why(answer: Answer, words: Words) -> str:
 # %% ../../nbs/54_web_views.ipynb #7cf76795
 def leads_to_sources(answer: Answer) -> Callable[[str], bool]:
     "Whether an answer may link to an address: to the pages of its passages alone, whichever their section."
-    pages = {urldefrag(passage.url).url.rstrip("/") for passage in answer.passages or []}
-    return lambda address: urldefrag(address).url.rstrip("/") in pages
+    pages = {_page_of(passage.url) for passage in answer.passages or []}
+    return lambda address: _page_of(address) in pages
+
+
+def _page_of(address: str) -> str:
+    "An address without its section; one that can be none, as it is."
+    try:
+        return urldefrag(address).url.rstrip("/")
+    except ValueError:
+        return address
 
 # %% ../../nbs/54_web_views.ipynb #f0785672
 def show_question(answer: Answer, words: Words) -> str:
