@@ -16,10 +16,14 @@ from hypothesis import HealthCheck, Phase, configuration, given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
+from mistral_server import ScriptedMistral
 from schemathesis import APIOperation, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -29,18 +33,46 @@ from docstral.settings import Settings
 from docstral.store import open_store
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "docstral-hypothesis")  # nothing in the tree
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-EXAMPLES = 12  # for each operation, of right and of wrong data
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+EXAMPLES = {"duckdb": 12, "postgresql": 4}  # for each operation, of right and of wrong data
+# What a schema cannot say: a message may be left out where an answer is replaced, the last message of several has to be
+# the user's, and the dates of an imported chat follow one another.
+CHOOSY = {"POST /chat", "POST /v1/chat/completions", "POST /chats/import"}
 REFERENCES = {"chat_id", "replaces", "history"}
 ASKED = [{"role": "user", "content": "How do I stream?"}]  # the last has to be the user's
 REFUSED = {"POST /snapshot"}  # no token that is made up is right
 
 
+@pytest.fixture(scope="module", params=EXAMPLES)
+def engine(request: pytest.FixtureRequest) -> str:
+    "Where the data is."
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def client(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    "A visitor of an app with a data folder of its own, which quotes and asks no model."
-    data_dir = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("schema") / "data"))
-    settings = Settings(data_dir=data_dir, docs=(pages,), provider="extractive")
+def client(
+    engine: str, indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[httpx2.Client]:
+    "A visitor of an app with data of its own, which quotes unless a model is asked for."
+    data_dir, url = Path(shutil.copytree(indexed, tmp_path_factory.mktemp("schema") / "data")), ""
+    if engine == "postgresql":
+        template = request.getfixturevalue("indexed_template")
+        url = request.getfixturevalue("postgres").database(template)
+    with ScriptedMistral() as mistral:
+        models = {"mistral_url": mistral.url, "openai_url": f"{mistral.url}/v1", "vllm_model": "mistralai/Ministral-3"}
+        settings = Settings(data_dir=data_dir, docs=(pages,), provider="extractive", database_url=url, **models)
+        yield from visit(settings)
+
+
+def visit(settings: Settings) -> Iterator[httpx2.Client]:
+    "A visitor of an app with these settings."
     with (
         open_store(settings) as store,
         ready(ChatService(settings, store)) as live,
@@ -55,16 +87,17 @@ def begin_chat(client: httpx2.Client) -> dict[str, str]:
     return dict(read_events(reply.text)[0][1])
 
 
-def statuses_of(operation: APIOperation, mode: GenerationMode, client: httpx2.Client) -> set[int]:
+def statuses_of(operation: APIOperation, mode: GenerationMode, client: httpx2.Client, examples: int) -> set[int]:
     "Send an operation what is right, or wrong, for it, and check each reply. Returns the statuses that came."
     seen, known = set(), begin_chat(client)
     cases = operation.as_strategy(generation_mode=mode)
+    checks = CHECKS if operation.label in CHOOSY else [*CHECKS, positive_data_acceptance]
 
     @bounds(
         derandomize=True,
         database=None,
         deadline=None,
-        max_examples=EXAMPLES,
+        max_examples=examples,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -78,7 +111,7 @@ def statuses_of(operation: APIOperation, mode: GenerationMode, client: httpx2.Cl
             if isinstance(case.body, dict):  # and no other ids that were made up, nor a history
                 case.body = {name: value for name, value in case.body.items() if name not in REFERENCES}
                 case.body |= {"messages": ASKED} if "messages" in case.body else {}
-        seen.add(case.call_and_validate(cookies=dict(client.cookies), checks=CHECKS).status_code)
+        seen.add(case.call_and_validate(cookies=dict(client.cookies), checks=checks).status_code)
 
     with suppress(Unsatisfiable):  # where nothing can be wrong
         send()
@@ -86,12 +119,26 @@ def statuses_of(operation: APIOperation, mode: GenerationMode, client: httpx2.Cl
 
 
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_every_reply_is_as_the_schema_says(client: httpx2.Client, mode: GenerationMode) -> None:
+def test_every_reply_is_as_the_schema_says(client: httpx2.Client, engine: str, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
     seen: dict[str, set[int]] = defaultdict(set)
     for found in schema.get_all_operations():
         operation = found.ok()
-        seen[operation.label] = statuses_of(operation, mode, client)
+        seen[operation.label] = statuses_of(operation, mode, client, EXAMPLES[engine])
     if mode is GenerationMode.POSITIVE:
         never = {label for label, statuses in seen.items() if not any(status < 300 for status in statuses)}
         assert never == REFUSED, "not once a success: the schema asks for something else than the app"
+
+
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD", "OPTIONS"}
+
+
+def test_methods_that_the_schema_does_not_tell_of_are_refused_with_those_that_there_are(client: httpx2.Client) -> None:
+    known, paths = begin_chat(client), client.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        there = {method.upper() for method in operations}
+        for method in METHODS - there:
+            refused = client.request(method, path.format_map(known))
+            assert refused.status_code == 405, (method, path)
+            assert set(refused.headers["allow"].split(", ")) == there, (method, path)
+            assert method == "HEAD" or refused.json()["error"]["code"] == "method_not_allowed"

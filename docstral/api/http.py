@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COOKIE', 'TOKEN', 'YEAR', 'NO_COOKIES', 'KINDS', 'STOPPED', 'cookie_name', 'read_cookie', 'user_id', 'address_of',
            'cookie_rules', 'Identity', 'reply', 'error_reply', 'validation_error', 'add_error_handlers', 'encode',
-           'EventStream', 'stop_streams', 'add_method_errors']
+           'EventStream', 'stop_streams', 'OtherMethods', 'add_method_errors']
 
 # %% ../../nbs/40_api_http.ipynb #184fb6b3
 import asyncio
@@ -25,6 +25,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, cookie_parser
 from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..types import DocStralError, Event, QuestionError, StoppingError
@@ -236,14 +237,20 @@ def stop_streams(app: FastAPI) -> None:
         stream.cut(stopped=True)
 
 # %% ../../nbs/40_api_http.ipynb #0b55fd31
+class OtherMethods:
+    "Answers 405, with the methods that an address has."
+
+    def __init__(self, allowed: set[str]):
+        self.allowed = ", ".join(sorted(allowed))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(405, headers={"Allow": self.allowed})
+
+
 def add_method_errors(router: APIRouter) -> None:
-    "Answer 405 to the other methods of an address: what is mounted behind the API must not get to see them."
-    for route in [route for route in router.routes if isinstance(route, APIRoute)]:
-        own = set(route.methods or ())
-        allowed = ", ".join(sorted(own))
-
-        def refuse(request: Request, allowed: str = allowed) -> Response:
-            raise HTTPException(405, headers={"Allow": allowed})
-
-        others = list({"GET", "POST", "PUT", "PATCH", "DELETE"} - own)
-        router.add_route(route.path, refuse, methods=others, include_in_schema=False)
+    "Refuse the other methods of each address: what is mounted behind the API must not get to see them."
+    methods: dict[str, set[str]] = {}
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            methods.setdefault(route.path, set()).update(route.methods or ())
+    router.routes += [Route(path, OtherMethods(own), include_in_schema=False) for path, own in methods.items()]

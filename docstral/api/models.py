@@ -8,7 +8,7 @@ __all__ = ['add_models_routes']
 # %% ../../nbs/46_api_models.ipynb #de98373f
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
 from .http import reply
@@ -16,6 +16,7 @@ from .replies import ASKING, Models
 from ..chat import ChatService
 from ..providers.base import Request as Asked
 from ..providers.base import choose_provider
+from ..settings import PROVIDERS
 
 # %% ../../nbs/46_api_models.ipynb #b03f4e33
 def add_models_routes(router: APIRouter, service: ChatService) -> None:
@@ -28,7 +29,8 @@ def add_models_routes(router: APIRouter, service: ChatService) -> None:
         responses=ASKING,
     )
     async def models(
-        provider: str | None = None, x_mistral_api_key: Annotated[str, Header(include_in_schema=True)] = ""
+        provider: Annotated[str | None, Query(json_schema_extra={"enum": [*PROVIDERS]})] = None,
+        x_mistral_api_key: Annotated[str, Header(include_in_schema=True)] = "",
     ) -> Response:
         name = choose_provider(service.settings, provider, x_mistral_api_key)
         found = await service.models(name, x_mistral_api_key)

@@ -21,9 +21,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .http import STOPPED, EventStream, address_of, error_reply, reply
-from .replies import ASKING, Completion, ModelList, content
+from .replies import ASKING, CHUNK, Completion, ModelList, content
 from ..chat import ChatService, Question
 from ..exports import first_mistake
+from ..settings import PROVIDERS
 from docstral.types import (
     ChatStarted,
     Delta,
@@ -66,6 +67,8 @@ class SentMessage(BaseModel):
 class StreamOptions(BaseModel):
     "How a stream ends."
 
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool = False
 
 
@@ -75,11 +78,13 @@ class Wishes(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     rag: bool = True
-    provider: str | None = None
+    provider: Annotated[str | None, Field(json_schema_extra={"enum": [None, *PROVIDERS]})] = None
 
 
 class CompletionRequest(BaseModel):
     "The body of `POST /v1/chat/completions`, as far as it is read."
+
+    model_config = ConfigDict(strict=True)
 
     messages: Annotated[list[SentMessage], Field(min_length=1)]
     model: str = MODEL
@@ -277,7 +282,7 @@ def add_openai_routes(router: APIRouter, service: ChatService) -> None:
         "/v1/chat/completions",
         summary="Ask as OpenAI's clients do",
         response_model=Completion,
-        responses=content("text/event-stream") | ASKING,
+        responses=content("text/event-stream", event=CHUNK) | ASKING,
         openapi_extra=body,
     )
     async def complete(

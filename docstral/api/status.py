@@ -23,7 +23,7 @@ def add_search_routes(router: APIRouter, service: ChatService) -> None:
 
     @router.get("/search", summary="The passages that fit a question, best first", response_model=Found)
     def search(
-        q: Annotated[str, Query(max_length=LONGEST_QUESTION)],
+        q: Annotated[str, Query(max_length=LONGEST_QUESTION, json_schema_extra={"pattern": r"\S"})],
         k: Annotated[int, Query(ge=1, le=50)] = 6,
         language: str = "",
         source: str = "",
