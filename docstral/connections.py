@@ -20,21 +20,46 @@ class Connection(HttpToolsProtocol):
     "Speaks HTTP on one connection, and closes it where the headers of a request do not end in time, or at all."
 
     _deadline: asyncio.TimerHandle | None = None  # while headers are awaited
-    _read = 0  # bytes of them that are there
+    _read = 0  # bytes of which nothing has come yet: of headers, of what stands between and after the parts of a body
+    _heading = False  # whether headers are being read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:
+        self._read += len(data)
         super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answering:
             self._await_no_more()
         else:
-            self._read += len(data)
             self._await_headers()
-            if self._read > HEADER_BYTES:
-                self._give_up(TOO_LONG)
+        if self._read > HEADER_BYTES:
+            self._give_up(TOO_LONG)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._heading = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._heading:  # what comes after a body would be added to headers that have been checked
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._heading, self._read = False, 0
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._read = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._read = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -47,10 +72,10 @@ class Connection(HttpToolsProtocol):
     def _await_no_more(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-            self._deadline, self._read = None, 0
+            self._deadline = None
 
     def _give_up(self, status: str = TOO_SLOW) -> None:
-        if self._read and not self.transport.is_closing():
+        if self._read and not self._answering and not self.transport.is_closing():
             reply = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             self.transport.write(reply.encode())
         self.transport.close()

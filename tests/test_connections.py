@@ -97,3 +97,48 @@ def test_an_answer_may_take_longer_than_headers(live: Live, mistral: ScriptedMis
         opening.start()
         assert '"text":"Set `stream` to true [1]."' in reply.read().decode()
     opening.join()
+
+
+BEGUN = b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: ",
+        b"GET /",
+        BEGUN + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX-Trailer: ",
+        BEGUN + b"Transfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["headers", "address", "trailers", "chunk extensions"],
+)
+def test_what_has_no_end_is_not_read_on(live: Live, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    monkeypatch.setattr(connections, "HEADER_SECONDS", DEADLINE)
+    with connect(live) as raw:
+        raw.sendall(begin)
+        with pytest.raises(OSError):  # closed long before
+            for _ in range(1_000):
+                raw.sendall(b"x" * 65_536)
+
+
+def test_headers_without_end_behind_an_answer_that_runs_end_the_connection(
+    live: Live, mistral: ScriptedMistral
+) -> None:
+    gate = Gate()
+    mistral.script(Reply(["Set `stream` ", gate, "to true [1]."]))
+    body = b'{"message": "How do I stream a chat completion?"}'
+    with connect(live) as raw:
+        raw.sendall(BEGUN + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        gate.reached()
+        with pytest.raises(OSError):
+            raw.sendall(PART)
+            for _ in range(1_000):
+                raw.sendall(b"x" * 65_536)
+        gate.open()
+
+
+def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
+    with connect(live) as raw:
+        raw.sendall(BEGUN + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n")
+        raw.sendall(b"Host: evil.example\r\n\r\n")
+        assert told(raw).startswith(b"HTTP/1.1 422")  # the body was read, and says nothing
