@@ -23,6 +23,7 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 from starlette.routing import Mount, Route
 
 from docstral.api import guard
+from docstral.api.http import OtherMethods
 from docstral.chat import ChatService
 from docstral.serve import create_app
 from docstral.settings import Settings
@@ -117,10 +118,10 @@ def addresses(found: list[Any]) -> Iterator[str]:
         inner = getattr(route, "original_router", None)
         if inner is not None:
             yield from addresses(inner.routes)
-        elif isinstance(route, Route | APIRoute) and route.name != "refuse":
+        elif isinstance(route, Route | APIRoute) and not isinstance(route.endpoint, OtherMethods):
             for method in (route.methods or {"GET", "POST", "DELETE"}) - {"HEAD", "OPTIONS"}:
                 yield f"{method} {route.path}"
-        elif not isinstance(route, Route | Mount):
+        elif not isinstance(route, Route | APIRoute | Mount):
             raise AssertionError(f"a route of a kind that this test does not know: {route}")
 
 
@@ -621,6 +622,11 @@ def test_too_many_or_too_long_headers_are_refused(shop: App) -> None:
         assert reply.startswith(b"HTTP/1.1 431") and b"long_headers" in reply
     endless = exchange(shop.url, b"GET /chats HTTP/1.1\r\nHost: 127.0.0.1\r\nx: ", b"y" * 200_000)
     assert endless.startswith((b"HTTP/1.1 400", b"reset"))
+
+
+def test_a_request_that_names_no_host_is_refused_unless_it_is_of_the_time_before_them(shop: App) -> None:
+    assert exchange(shop.url, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 421")
+    assert exchange(shop.url, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_whose_end_is_told_in_two_ways_is_refused_with_what_comes_after_it(shop: App) -> None:

@@ -252,6 +252,8 @@ class Guard:
     async def let_in(self, scope: Scope, receive: Receive) -> bytes | None:
         "The body of a request, where it has one. Raises the error that says why it is not let in."
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if b"host" not in headers and scope.get("http_version") != "1.0":
+            raise UnknownHostError("The request names no host.")
         for name, host in scope["headers"]:  # Gradio writes the second kind into its page
             if name in (b"host", b"x-forwarded-host") and not self.names.has(host.decode("latin-1")):
                 raise UnknownHostError(f"This app does not answer to the name {host[:100].decode('latin-1')!r}.")
