@@ -248,7 +248,7 @@ class ChatService:
         draft.notice = ranking.notice
         fitting = partial(fit, tokens=draft.room[0])
         draft.passages = fitting(search.read(ranking, self.settings.passages))
-        draft.record.explanation = explain(search, ranking, self.settings.passages, room=fitting)
+        draft.record.explain = partial(explain, search, ranking, self.settings.passages, room=fitting)
         draft.answerable = bool(draft.passages) and search.answers(ranking)
         draft.reader = CitationReader(len(draft.passages))
         draft.meter.searched, draft.meter.stages = time.perf_counter(), ranking.seconds
@@ -278,6 +278,7 @@ class ChatService:
                                 await asyncio.sleep(0)  # others are answered meanwhile
                             if text := draft.reader.feed(event.text[start : start + LONGEST_PIECE]):
                                 yield draft.show(text)
+                        draft.record.explanation()  # while the model writes on
                     elif isinstance(event, Notice):
                         draft.record.notices.append(event.message)
                         yield event

@@ -7,7 +7,7 @@ __all__ = ['MAKE', 'SAFE', 'Journal']
 
 # %% ../nbs/02_journal.ipynb #1a62a7b5
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -53,10 +53,10 @@ class Journal:
             add = "INSERT INTO waiting (entry) VALUES (?) RETURNING number"
             return [connection.execute(add, [entry]).fetchone()[0] for entry in entries]
 
-    def keep_only(self, numbers: Sequence[int]) -> None:
-        "Remove all other entries. Raises `StoreError`."
+    def remove(self, numbers: Iterable[int]) -> None:
+        "Remove entries. Raises `StoreError`; then they are all there."
         with self._opened() as connection:
-            connection.execute(f"DELETE FROM waiting WHERE number NOT IN ({', '.join(map(str, numbers))})")
+            connection.executemany("DELETE FROM waiting WHERE number = ?", [(number,) for number in numbers])
 
     def close(self) -> None:
         "Close the file, and remove it where it holds nothing. What adds to it later makes it again."

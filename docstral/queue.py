@@ -25,12 +25,12 @@ Item = TypeVar("Item")
 Row = tuple[Any, ...]
 Written = concurrent.futures.Future[None]
 LATER = 1.0  # seconds that a row, or what is in the journal, may wait for others
-MOST_KEPT = 64  # items in the journal; with these, the database gets them at once
+MOST_KEPT = 1_000  # items in the journal; those that come after wait for the database
 MOST_WAITING = 10_000  # rows of a table that wait for a server that is away; the oldest are dropped
 
 
 class WriteQueue(Generic[Item]):
-    "Writes to one engine. Safe to use from many threads."
+    "Writes to one engine, in a thread of its own. Safe to use from many threads."
 
     def __init__(
         self,
@@ -41,9 +41,11 @@ class WriteQueue(Generic[Item]):
     ):
         self.engine, self.save, self.journal, self.encode = engine, save, journal, encode
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "docstral-writer", self._begin)
+        self._journaling = concurrent.futures.ThreadPoolExecutor(1, "docstral-journal")  # never waits for the other
         self._own: int | None = None  # the thread's identity
         self._arriving: list[tuple[Item, Written]] = []  # to be kept
         self._kept: dict[int, Item] = {}  # in the journal, and not in the database yet; by number
+        self._moved: list[int] = []  # in the database, and still in the journal
         self._waiting: dict[tuple[str, bool], list[Row]] = {}  # rows for `later`, by table
         self._timer: threading.Timer | None = None
         self._closed = False
@@ -75,21 +77,23 @@ class WriteQueue(Generic[Item]):
         "Queue an item. It is safe when the future is done, whose exception says why where it is not."
         written = Written()
         with self._gathering:
+            if self._closed:
+                raise StoreError(f"The database {self.engine.name} is closed.")
             if not self._arriving:
-                self._submit(self._take)
+                (self._journaling if self.journal else self._thread).submit(self._take)
             self._arriving.append((item, written))
         return written
 
     def _take(self) -> None:
-        "Make what has arrived safe: in the journal, or in the database where there is none or it cannot be emptied."
+        "Make what has arrived safe: in the journal, or in the database where there is none or it is not emptied."
         with self._gathering:
             arrived, self._arriving = self._arriving, []
-        if self.journal and len(self._kept) >= MOST_KEPT:
-            self._move()
-        if self.journal and len(self._kept) < MOST_KEPT:
+        if not self.journal:
+            self._settle(arrived)
+        elif len(self._kept) < MOST_KEPT:
             self._add(self.journal, arrived)
         else:
-            self._settle(arrived)
+            self._submit(self._settle, arrived)
 
     def _add(self, journal: Journal, arrived: list[tuple[Item, Written]]) -> None:
         "Add items to the journal."
@@ -100,14 +104,15 @@ class WriteQueue(Generic[Item]):
             for item, written in arrived:
                 written.set_exception(error) if alone else self._add(journal, [(item, written)])
             return
-        self._kept |= {number: item for number, (item, _) in zip(numbers, arrived, strict=True)}
         with self._gathering:
+            self._kept |= {number: item for number, (item, _) in zip(numbers, arrived, strict=True)}
             self._set_timer()
         for _, written in arrived:
             written.set_result(None)
 
     def _settle(self, arrived: list[tuple[Item, Written]]) -> None:
         "Write items in one transaction. Where that fails, each gets one of its own: none fails because of another."
+        self._move()
         try:
             self._in_transaction(lambda connection: self.save(connection, [item for item, _ in arrived]))
         except BaseException as error:
@@ -120,16 +125,27 @@ class WriteQueue(Generic[Item]):
 
     def _move(self) -> None:
         "Move what is in the journal into the database. What cannot be written stays there, and is tried again."
-        if not self.journal or not self._kept:
+        with self._gathering:
+            kept = dict(self._kept)
+        if not kept:
             return
-        self._kept = self._left(self._kept)
+        left = self._left(kept)
+        with self._gathering:
+            self._moved += kept.keys() - left.keys()
+            for number in self._moved:
+                self._kept.pop(number, None)
+            if self._kept:
+                self._set_timer()
+        self._journaling.submit(self._forget).result()
+
+    def _forget(self) -> None:
+        "Take out of the journal what is in the database."
+        assert self.journal
         try:
-            self.journal.keep_only(list(self._kept))
+            self.journal.remove(self._moved)
+            self._moved = []
         except StoreError as error:
             log.warning("the journal is emptied later: %s", error)
-        if self._kept:
-            with self._gathering:
-                self._set_timer()
 
     def _left(self, kept: dict[int, Item]) -> dict[int, Item]:
         "Write items in one transaction, or else in one each; returns those that cannot be written."
@@ -191,11 +207,14 @@ class WriteQueue(Generic[Item]):
 
     def close(self) -> None:
         "Finish what is queued or waits. Closing twice does nothing."
-        self.flush()
         with self._gathering:
-            self._closed = True
+            closed, self._closed = self._closed, True
+        if closed:
+            return
+        self._journaling.submit(int).result()  # what has arrived is in the journal
         self._thread.shutdown(wait=True)
-        self._flush()  # what came between the two
+        self._flush()
+        self._journaling.shutdown(wait=True)
         if self.journal:
             self.journal.close()
 

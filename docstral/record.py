@@ -7,7 +7,7 @@ __all__ = ['plain_number', 'Record']
 
 # %% ../nbs/28_record.ipynb #38774152
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,14 @@ class Record:
     request: dict[str, Any] = field(default_factory=dict)
     attempts: list[dict[str, Any]] = field(default_factory=list)  # each request: provider, url, seconds from the start
     notices: list[str] = field(default_factory=list)  # what readers were told meanwhile
-    explanation: Explanation | None = None  # of the search
+    explain: Callable[[], Explanation] | None = None  # makes the explanation of the search
+    _explanation: Explanation | None = None
+
+    def explanation(self) -> Explanation | None:
+        "How the search went, if there was one. Made when it is first asked for: the first word need not wait for it."
+        if self.explain:
+            self._explanation, self.explain = self.explain(), None
+        return self._explanation
 
     def asked(self, provider: str, wishes: Mapping[str, Any], history: Sequence[Message]) -> None:
         "Keep the question as a body of `POST /chat` that asks the same again, without the chat that it was asked in."
@@ -52,7 +59,7 @@ class Record:
     def account(self, meter: Meter, messages: Sequence[Message]) -> dict[str, Any]:
         "How the answer came about. The prompt stands in the request where one was sent."
         return {
-            "search": self.explanation,
+            "search": self.explanation(),
             "prompt": [] if self.request.get("body") else list(messages),
             "stages": meter.timeline(),
             "attempts": self.attempts,

@@ -257,13 +257,14 @@ def journal_of(path: Path) -> Path:
 
 def _recover(engine: Engine, journal: Journal) -> None:
     "Write what a process that was killed had kept: some of it may be in the database already. Raises `StoreError`."
-    if not (turns := [_turn(entry, journal.path) for entry in journal.entries().values()]):
+    entries = journal.entries()
+    if not (turns := [_turn(entry, journal.path) for entry in entries.values()]):
         return
     with engine.transaction() as connection:
         known = "SELECT id FROM messages WHERE id IN (SELECT unnest(?::VARCHAR[]))"
         there = {id for (id,) in connection.execute(known, [[turn.message_id for turn in turns]]).fetchall()}
         save_turns(connection, [turn for turn in turns if turn.message_id not in there])
-    journal.keep_only([])
+    journal.remove(entries)
     log.warning("%d answers of a process that was killed were in the journal, and are in the database now", len(turns))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from docstral.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 numbers = [journal.add([b"entry %d " % number + b"x" * 5000])[0] for number in range(20)]
-journal.keep_only(numbers[5:])
+journal.remove(numbers[:5])
 os._exit(9)
 """
 
@@ -44,7 +44,7 @@ def test_what_was_added_is_there_after_a_crash_in_its_order(killed: Path) -> Non
     journal.close()
     assert killed.exists()  # it holds something
     assert names(journal) == [b"entry %d" % number for number in range(5, 20)]
-    journal.keep_only([])
+    journal.remove(journal.entries())
     journal.close()
     assert list(killed.parent.iterdir()) == []
 

@@ -12,7 +12,7 @@ from helpers import DEADLINE, eventually
 from docstral import queue as module
 from docstral.engines.duckdb import Connection, DuckDB
 from docstral.journal import Journal
-from docstral.queue import MOST_KEPT, WriteQueue
+from docstral.queue import WriteQueue
 from docstral.schema import migrate
 from docstral.types import StoreError
 
@@ -90,9 +90,14 @@ def test_a_change_may_read_what_was_kept_without_waiting_for_itself(users: Users
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_journal_that_is_long_moves_at_once(users: Users) -> None:
-    users.keep(*(f"user_{number}" for number in range(MOST_KEPT + 1)))
-    assert users.sizes == [MOST_KEPT] and len(users.there()) == MOST_KEPT
+def test_what_is_kept_is_safe_while_the_database_is_busy(users: Users) -> None:
+    busy = threading.Event()
+    slow = users.queue.write(lambda connection: busy.wait(DEADLINE))
+    users.keep("ada", "bob")  # returns although nothing can be written
+    assert not slow.done()
+    busy.set()
+    users.queue.catch_up()
+    assert users.there() == ["ada", "bob"]
 
 
 @pytest.mark.usefixtures("patient")
@@ -108,21 +113,24 @@ def test_what_the_database_refuses_stays_and_the_rest_moves(users: Users, caplog
 
 
 @pytest.mark.usefixtures("patient")
-def test_while_the_database_refuses_everything_a_long_journal_takes_no_more(users: Users) -> None:
-    users.refused = {f"user_{number}" for number in range(MOST_KEPT + 1)}
-    users.keep(*sorted(users.refused - {f"user_{MOST_KEPT}"}))
+def test_while_the_database_refuses_everything_a_long_journal_takes_no_more(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 5)
+    users.refused = {f"user_{number}" for number in range(6)}
+    users.keep(*(f"user_{number}" for number in range(5)))
     with pytest.raises(StoreError, match="refused"):
-        users.keep(f"user_{MOST_KEPT}")
+        users.keep("user_5")
     users.refused = set()
     users.keep("zoe")
     users.queue.catch_up()
-    assert len(users.there()) == MOST_KEPT + 1  # all that were acknowledged
+    assert users.there() == [f"user_{number}" for number in range(5)] + ["zoe"]  # all that were acknowledged
 
 
 @pytest.mark.usefixtures("patient")
 def test_what_cannot_be_encoded_takes_no_other_with_it(users: Users) -> None:
     arriving = threading.Event()
-    users.queue.write(lambda connection: arriving.wait(DEADLINE))
+    users.queue._journaling.submit(arriving.wait, DEADLINE)
     names: list[Any] = ["ada", object(), "eve"]
     written = [users.queue.keep((name, "")) for name in names]
     arriving.set()
@@ -141,7 +149,7 @@ def test_a_journal_that_cannot_be_emptied_is_emptied_with_the_next(
 
     users.keep("ada")
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "keep_only", full)
+        patch.setattr(Journal, "remove", full)
         users.queue.catch_up()
     assert users.there() == ["ada"] and len(users.journal.entries()) == 1 and "disk is full" in caplog.text
     users.keep("bob")

@@ -52,7 +52,8 @@ class Sessions:
         "The session of the running loop."
         loop = asyncio.get_running_loop()
         if loop not in self._sessions or self._sessions[loop].closed:
-            connector = aiohttp.TCPConnector(limit=0)  # the server's limits are the ones that count
+            # The server's limits are the ones that count, and a connection that it keeps saves the next answer a handshake
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
             timeout = aiohttp.ClientTimeout(total=None)  # the limits below count
             self._sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._sessions[loop]
