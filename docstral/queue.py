@@ -129,9 +129,10 @@ class WriteQueue(Generic[Item]):
             kept = dict(self._kept)
         if not kept:
             return
-        left = self._left(kept)
+        if refused := self._refused(kept):
+            log.warning("answers that stay in the journal for now: %d (%s)", len(refused), next(iter(refused.values())))
         with self._gathering:
-            self._moved += kept.keys() - left.keys()
+            self._moved += kept.keys() - refused.keys()
             for number in self._moved:
                 self._kept.pop(number, None)
             if self._kept:
@@ -147,15 +148,14 @@ class WriteQueue(Generic[Item]):
         except StoreError as error:
             log.warning("the journal is emptied later: %s", error)
 
-    def _left(self, kept: dict[int, Item]) -> dict[int, Item]:
-        "Write items in one transaction, or else in one each; returns those that cannot be written."
+    def _refused(self, kept: dict[int, Item]) -> dict[int, Exception]:
+        "Write items in one transaction, or else in one each; returns why those that are not written are not."
         try:
             self._in_transaction(lambda connection: self.save(connection, list(kept.values())))
         except Exception as error:
-            if len(kept) > 1:
-                return {number: item for number, item in kept.items() if self._left({number: item})}
-            log.warning("an answer stays in the journal for now: %s", error)
-            return kept
+            if len(kept) == 1:
+                return dict.fromkeys(kept, error)
+            return {each: why for number, item in kept.items() for each, why in self._refused({number: item}).items()}
         return {}
 
     def catch_up(self) -> None:
