@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import Field, fields, replace
+from dataclasses import Field, asdict, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from html.parser import HTMLParser
@@ -51,7 +51,7 @@ from docstral.settings import Settings, read_value, variable
 from docstral.store import MessageRecord, Store, Turn, get_chat, list_messages, save_turn
 from docstral.support import WEAK, _evidence, check, supported
 from docstral.titles import title_of
-from docstral.types import Citation, Delta, Outcome, Passage, Receipt, SettingsError, new_id
+from docstral.types import Citation, Delta, Failed, Outcome, Passage, Receipt, SettingsError, new_id
 from docstral.web.markdown import render_markdown
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "docstral-hypothesis")  # nothing in the tree
@@ -389,9 +389,9 @@ ASKED = (st.text(min_size=1, max_size=20) | PROSE).filter(str.strip)
 def test_a_chat_comes_back_from_its_file_as_it_was(kept: Store, turns: list[tuple[str, str, bool]], text: str) -> None:
     chat, source, before = new_id("chat"), Passage(f"{text}::0", text, text, "/a", f"{text}.", 0.1, page=text), None
     for asked, answer, again in turns:
-        citations = [Citation(1, source.id, 0, 1, 1 / 3)]
+        citations, failed = [Citation(1, source.id, 0, 1, 1 / 3)], asdict(Failed(text, text, text))
         turn = Turn("ada", chat, new_id("msg"), asked, answer, "cited", Receipt(text, text, 0.1), title_of(asked))
-        turn = replace(turn, sources=[source], citations=citations, error={text: text}, begins=not before)
+        turn = replace(turn, sources=[source], citations=citations, error=failed, begins=not before)
         turn = replace(turn, replaces=before if again else None)
         kept.write(partial(save_turn, turn=turn)).result()
         before = turn.message_id
