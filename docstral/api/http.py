@@ -195,9 +195,8 @@ class EventStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.running.add(self)
-        self.task = asyncio.create_task(
-            self.stream_response(send)
-        )  # not below all that a request passes on its way here
+        # In a task of its own: an event need not come up through all that a request passes on its way here
+        self.task = asyncio.create_task(self.stream_response(send))
         watching = asyncio.create_task(self._watch(receive))
         try:
             await self.task
