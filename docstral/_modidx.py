@@ -1035,6 +1035,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'docstral.settings.default_data_dir': ('settings.html#default_data_dir', 'docstral/settings.py'),
                                    'docstral.settings.is_loopback': ('settings.html#is_loopback', 'docstral/settings.py'),
                                    'docstral.settings.is_server': ('settings.html#is_server', 'docstral/settings.py'),
+                                   'docstral.settings.is_web_address': ('settings.html#is_web_address', 'docstral/settings.py'),
                                    'docstral.settings.read_value': ('settings.html#read_value', 'docstral/settings.py'),
                                    'docstral.settings.setting': ('settings.html#setting', 'docstral/settings.py'),
                                    'docstral.settings.settings_file': ('settings.html#settings_file', 'docstral/settings.py'),

@@ -115,6 +115,7 @@ BAD = {
     "unknown provider": (b'{"message": "x", "provider": "nope"}', 422, "invalid_request", "nope"),
     "no key": (b'{"message": "x", "provider": "mistral"}', 401, "no_key", "key"),
     "not set up": (b'{"message": "x", "provider": "openai"}', 422, "invalid_request", "openai"),
+    "no model": (b'{"message": "x", "provider": "vllm"}', 422, "invalid_request", "vllm"),
     "unknown chat": (b'{"message": "x", "chat_id": "chat_0"}', 404, "not_found", "chat_0"),
 }
 
@@ -126,6 +127,22 @@ def test_a_bad_request_gets_its_status_and_is_not_counted(refusing: httpx2.Clien
     assert error["code"] == code and words in error["message"]
     assert refusing.get("/chats").json() == {"chats": []}
     assert refusing.get("/metrics").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "code"),
+    [
+        ("mistral", 401, "no_key"),
+        ("openai", 422, "invalid_request"),
+        ("vllm", 422, "invalid_request"),
+        ("nope", 422, "invalid_request"),
+    ],
+)
+def test_the_models_of_a_provider_that_is_not_set_up_are_refused(
+    refusing: httpx2.Client, provider: str, status: int, code: str
+) -> None:
+    error = error_of(refusing.get("/models", params={"provider": provider}), status)
+    assert error["code"] == code and provider in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +187,10 @@ async def test_an_error_that_is_not_foreseen_has_the_one_shape(
     monkeypatch.setattr("docstral.api.metrics.totals", lambda store: 1 / 0)
     transport = httpx2.ASGITransport(create_api(service), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        error = error_of(await client.get("/metrics"), 500)
+        reply = await client.get("/metrics")
+    error = error_of(reply, 500)
     assert error["code"] == "internal" and "division" not in error["message"]
+    assert reply.headers["connection"] == "close"  # as the server does: a pool of connections has to know
 
 
 async def test_before_the_index_is_loaded_there_is_503(settings: Settings, store: Store) -> None:

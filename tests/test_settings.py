@@ -141,3 +141,17 @@ def test_a_port_past_65535_is_an_error() -> None:
 def test_every_setting_explains_itself() -> None:
     for setting in fields(Settings):
         assert setting.metadata["explanation"], setting.name
+
+
+@pytest.mark.parametrize("name", ["MISTRAL_URL", "OPENAI_URL", "TRACES_URL", "SYNC_URL"])
+@pytest.mark.parametrize("address", ["a.org:80", "ftp://a:secret-123@b.org", "http://[::1", "http://a.org:99999"])
+def test_an_address_that_is_none_is_an_error_and_not_repeated(name: str, address: str) -> None:
+    message = refused({f"DOCSTRAL_{name}": address})
+    assert name.lower() in message and "secret-123" not in message
+
+
+@pytest.mark.parametrize(("provider", "needed"), [("openai", "openai_url"), ("vllm", "vllm_model")])
+def test_a_provider_without_what_it_needs_is_an_error(provider: str, needed: str) -> None:
+    named = {"DOCSTRAL_PROVIDER": provider}
+    assert needed in refused(named)
+    assert Settings.load(named | {f"DOCSTRAL_{needed.upper()}": "http://127.0.0.1:8000"}).provider == provider

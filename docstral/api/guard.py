@@ -276,6 +276,6 @@ class Guard:
         "Tell of an error in the shape that all have."
         unforeseen = DocStralError("Something failed that should not; the log has the details.")
         answer = error_reply(Request(scope), error if isinstance(error, DocStralError) else unforeseen)
-        if isinstance(error, SlowRequestError | TooLargeError):
-            answer.headers["connection"] = "close"  # what is left of the body is not read
+        if isinstance(error, SlowRequestError | TooLargeError) or not isinstance(error, DocStralError):
+            answer.headers["connection"] = "close"  # the body is not read to its end; the server closes after a crash
         await answer(scope, receive, send)

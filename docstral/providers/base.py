@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from ..models import context_length
-from ..settings import PROVIDERS, Settings
+from ..settings import NEEDS, PROVIDERS, Settings, variable
 from ..types import KeyMissingError, Message, Passage, QuestionError
 
 # %% ../../nbs/20_providers_base.ipynb #79965aef
@@ -162,6 +162,6 @@ def choose_provider(settings: Settings, wanted: str | None = None, api_key: str 
         return "mistral" if has_key else "openai" if settings.openai_url else "extractive"
     if name == "mistral" and not has_key:
         raise KeyMissingError("The provider mistral needs an API key, and there is none.")
-    if wanted == "openai" and not settings.openai_url:  # who runs the app is told by the provider itself
-        raise QuestionError("The provider openai is not set up here.", "Choose another, or set DOCSTRAL_OPENAI_URL.")
+    if (needed := NEEDS.get(name)) and not getattr(settings, needed):
+        raise QuestionError(f"The provider {name} is not set up here.", f"Choose another, or set {variable(needed)}.")
     return name
