@@ -25,6 +25,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.client and self.client[0].startswith("::ffff:") and "." in self.client[0]:
+            self.client = self.client[0].removeprefix("::ffff:"), self.client[1]
         self._await_headers()
 
     def data_received(self, data: bytes) -> None:

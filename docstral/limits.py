@@ -17,11 +17,11 @@ from .types import BusyError, StoppingError, TooManyAnswersError
 # %% ../nbs/29_limits.ipynb #0aa594ef
 @lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
-    "Whom an address stands for: itself, or the /64 of an IPv6 address; as it is where it is no address."
+    "Whom an address stands for: itself, or the /64 of an IPv6 address. All that is no address is one; nothing is nobody."
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return address
+        return "unknown" if address else ""
     if isinstance(parsed, ipaddress.IPv4Address):
         return str(parsed)
     return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))

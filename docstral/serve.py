@@ -163,7 +163,8 @@ def serve(settings: Settings) -> None:
     "Serve until interrupted. Raises `DocStralError` where it cannot start, or where the index cannot be loaded."
     configure(settings.log_format, settings.log_level)
     with listen(settings.host, settings.port) as bound, open_store(settings) as store:
-        address = f"http://{settings.host}:{bound.getsockname()[1]}"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"http://{host}:{bound.getsockname()[1]}"
         print(f"DocStral is starting at {address}; data in {store.name}", flush=True)
         service, failures = ChatService(settings, store), []
 
@@ -177,7 +178,8 @@ def serve(settings: Settings) -> None:
         app = create_app(service, loaded, progress=Announcer())
         server = make_server(app, service)
         signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on: the store closes before the process ends
-        with announced(settings.data_dir, address.replace("//0.0.0.0:", "//127.0.0.1:")) as app.state.snapshot_token:
+        here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        with announced(settings.data_dir, here) as app.state.snapshot_token:
             server.run(sockets=[bound])
         if failures:
             raise failures[0]

@@ -99,9 +99,9 @@ def held_server(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Pop
 class Live:
     "An application served over HTTP on a free port, by a thread."
 
-    def __init__(self, app: Any):
+    def __init__(self, app: Any, host: str = "127.0.0.1"):
         self.app = app
-        self.socket = listen("127.0.0.1", 0)
+        self.socket = listen(host, 0)
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(server_config(app))

@@ -10,11 +10,14 @@ import httpx2
 import pytest
 from helpers import DEADLINE, Live, ready
 from mistral_server import Gate, Reply, ScriptedMistral
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from docstral import connections
 from docstral.chat import ChatService
 from docstral.settings import Settings
 from docstral.store import Store
+from docstral.types import ServerError
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 PART = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: "
@@ -142,3 +145,19 @@ def test_what_comes_after_a_body_is_no_header(live: Live) -> None:
         raw.sendall(BEGUN + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\n")
         raw.sendall(b"Host: evil.example\r\n\r\n")
         assert told(raw).startswith(b"HTTP/1.1 422")  # the body was read, and says nothing
+
+
+def test_a_client_of_ipv4_has_its_own_address_where_the_server_listens_on_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+
+    async def whoami(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(scope["client"][0])(scope, receive, send)
+
+    try:
+        both = Live(whoami, "::")
+    except ServerError:
+        pytest.skip("this machine has no IPv6")
+    with both, httpx2.Client(base_url=both.url, trust_env=False, timeout=DEADLINE) as client:
+        assert client.get("/").text == "127.0.0.1"
+        assert client.get("/", headers={"x-forwarded-for": "203.0.113.7"}).text == "203.0.113.7"
+        assert client.get(f"http://[::1]:{both.port}/", headers={"x-forwarded-for": "203.0.113.7"}).text == "::1"

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,40 @@ def test_an_answer_streams_through_the_proxy(proxied: str, mistral: ScriptedMist
             if "Early." in seen:
                 gate.open()  # only now: behind a proxy that waits for the whole answer this point is never reached
     assert "Late." in seen and "event: done" in seen
+
+
+async def test_nobody_gets_past_the_proxy_with_another_address_or_without_tls(
+    settings: Settings,
+    store: Store,
+    mistral: ScriptedMistral,
+    plain_environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    production = (ROOT / "docker/production.env").read_text(encoding="utf8")
+    trusted = re.search(r"^FORWARDED_ALLOW_IPS=(.*)$", production, re.MULTILINE)
+    assert trusted
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted[1])
+    gate, body = Gate(), {"message": "How do I stream a chat completion?"}
+    mistral.answer = lambda request: Reply(["So it is. ", gate, "The end."])
+    service = ChatService(settings.but(mistral_api_key="k", answers=4), store)
+    with ready(service) as live:
+        behind = plain_environment | {"DOCSTRAL_APP": f"to 127.0.0.1:{live.port}"}
+        with caddy(behind, tmp_path) as address:
+            async with (
+                httpx2.AsyncClient(base_url=address, timeout=DEADLINE, trust_env=False) as reader,
+                AsyncExitStack() as places,
+            ):
+                codes = []
+                for number in range(1, 4):
+                    told = f"203.0.113.{number}"
+                    said = {"x-forwarded-for": told, "x-forwarded-proto": "https", "forwarded": f"for={told}"}
+                    reply = await places.enter_async_context(reader.stream("POST", "/chat", json=body, headers=said))
+                    codes.append(reply.status_code)
+                    assert not reply.headers.get("set-cookie", "").startswith("__Host-")
+                    reader.cookies.clear()
+                assert codes == [200, 200, 429]
+                gate.open()
 
 
 def test_the_proxy_compresses_what_does_not_stream(proxied: str) -> None:

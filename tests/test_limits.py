@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any
 
 import httpx2
@@ -68,6 +68,13 @@ def test_one_customer_of_ipv6_is_one_however_many_addresses_they_have() -> None:
     assert network_of("fe80::1%eth0") == network_of("fe80::2")
 
 
+def test_words_that_are_no_address_are_one_however_many_there_are() -> None:
+    limits = Limits(answers=10, per_reader=8)
+    with ExitStack() as places:
+        got = [take(limits, places, address=f"{'x' * number}.") for number in range(200)]
+        assert sum(got) == 5
+
+
 def test_a_program_of_ones_own_is_limited_by_the_places_alone() -> None:
     limits = Limits(answers=20, per_reader=2)
     with ExitStack() as places:
@@ -99,9 +106,10 @@ class House:
         self.service, self.url, self.gate = service, url, gate
 
     @asynccontextmanager
-    async def asking(self, address: str = "192.0.2.1", cookie: str = "") -> AsyncIterator[httpx2.Response]:
-        "A question by POST that is being answered, or its refusal."
+    async def asking(self, address: str = "192.0.2.1", cookie: str = "", **also: str) -> AsyncIterator[httpx2.Response]:
+        "A question by POST that is being answered, or its refusal. `also`: more headers."
         headers = {"x-forwarded-for": address} | ({"cookie": f"docstral_session={cookie}"} if cookie else {})
+        headers |= {name.replace("_", "-"): value for name, value in also.items()}
         async with (
             httpx2.AsyncClient(base_url=self.url, timeout=DEADLINE, trust_env=False) as client,
             client.stream("POST", "/chat", json={"message": STREAM}, headers=headers) as reply,
@@ -165,6 +173,61 @@ async def test_a_full_house_says_so_to_everyone(house: House) -> None:
         assert [each.status_code for each in (other, last, late)] == [200, 200, 503]
         assert "your address" in third.json()["error"]["message"]
         assert (late.json()["error"]["code"], late.headers["retry-after"]) == ("busy", "5")
+
+
+CLAIMS = {  # of whom nobody asked; `{n}` is another one each time
+    "an address": {"address": "203.0.113.{n}"},
+    "this machine": {"address": "127.0.0.1"},
+    "several": {"address": "203.0.113.{n}, 198.51.100.{n}, 127.0.0.1"},
+    "of IPv6": {"address": "[2001:db8:{n}::1]:4711"},
+    "no address": {"address": "unknown-{n}"},
+    "nothing": {"address": ""},
+    "without end": {"address": "{n}, " * 2_000 + "203.0.113.{n}"},
+    "by the standard": {"forwarded": 'for="203.0.113.{n}";proto=https;host=127.0.0.1'},
+    "by the word of proxies": {"x_real_ip": "203.0.113.{n}", "cf_connecting_ip": "203.0.113.{n}"},
+}
+
+
+@pytest.fixture
+def trusting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    "The proxies whose word is taken, which a server reads when it starts."
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", request.param)
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("trusting", ["192.0.2.1", "", "localhost"], indirect=True)
+async def test_who_is_no_trusted_proxy_gains_nothing_by_what_they_say_of_their_address(house: House) -> None:
+    async with house.asking("203.0.113.1") as first, house.asking("203.0.113.2") as second:
+        assert first.status_code == second.status_code == 200
+        for number, (name, claim) in enumerate(CLAIMS.items()):
+            said = {header: value.replace("{n}", str(number + 3)) for header, value in claim.items()}
+            async with house.asking(**said) as third:
+                assert third.status_code == 429, name
+                assert "your address" in third.json()["error"]["message"]
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("trusting", ["127.0.0.1", "192.0.2.0/24, 127.0.0.0/8"], indirect=True)
+@pytest.mark.parametrize(
+    "as_told",
+    [
+        "203.0.113.{n}, 198.51.100.7",  # the proxy adds whom it saw to what that one said
+        "198.51.100.7:{n}, 127.0.0.1",  # another proxy of ours stands before it
+        "203.0.113.{n}, 2001:db8::{n}",
+        "203.0.113.{n}, [2001:db8::{n}]:4711",
+        "203.0.113.{n}, ::ffff:198.51.100.7",
+        "no-address-{n}",
+    ],
+)
+async def test_a_trusted_proxy_is_believed_in_what_it_saw_itself(house: House, as_told: str) -> None:
+    async def tell(number: int, places: AsyncExitStack) -> int:
+        reply = await places.enter_async_context(house.asking(as_told.replace("{n}", str(number))))
+        return reply.status_code
+
+    async with AsyncExitStack() as places:
+        assert [await tell(number, places) for number in (1, 2, 3)] == [200, 200, 429]
+        other = await places.enter_async_context(house.asking("203.0.113.1, 198.51.100.99"))
+        assert other.status_code == 200
 
 
 async def test_programs_are_told_in_the_words_of_their_protocol(house: House) -> None:

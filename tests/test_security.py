@@ -492,6 +492,19 @@ def test_over_tls_the_cookie_belongs_to_this_host_alone(shop: App) -> None:
     assert "set-cookie" in httpx2.get(f"{shop.url}/chats", headers=planted, trust_env=False).headers
 
 
+@pytest.mark.parametrize(("trusted", "believed"), [("192.0.2.1", False), ("", False), ("127.0.0.1", True)])
+def test_who_is_no_trusted_proxy_is_not_believed_that_the_page_came_over_tls(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, trusted: str, believed: bool
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    url = serving()
+    for claim in ({"x-forwarded-proto": "https"}, {"x-forwarded-proto": "https", "forwarded": "proto=https"}):
+        cookie = httpx2.get(f"{url}/chats", headers=claim, trust_env=False).headers["set-cookie"]
+        assert cookie.startswith("__Host-") is believed and ("Secure" in cookie) is believed
+    plain = httpx2.get(f"{url}/chats", headers={"forwarded": "proto=https"}, trust_env=False)
+    assert "Secure" not in plain.headers["set-cookie"]
+
+
 # --- Headers of every reply
 
 
@@ -670,6 +683,21 @@ def test_by_default_this_machine_is_not_limited_and_others_are(serving: Any) -> 
         assert {client.post("/chat", json={}).status_code for _ in range(70)} == {422}
         assert client.post("/chat", **post).status_code == 422
         assert 429 in {client.post("/chat", **post).status_code for _ in range(70)}
+
+
+@pytest.mark.parametrize("trusted", ["192.0.2.1", "", "localhost"])
+def test_who_is_no_trusted_proxy_is_counted_by_their_own_address(
+    serving: Any, monkeypatch: pytest.MonkeyPatch, trusted: str
+) -> None:
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    url, began = serving(rate_limit=1), time.monotonic()  # five a minute for an address
+    with httpx2.Client(base_url=url, trust_env=False, timeout=DEADLINE) as client:
+        said = [
+            {"x-forwarded-for": f"203.0.113.{number}", "x-real-ip": f"2001:db8:{number}::1"} for number in range(40)
+        ]
+        replies = [client.get("/chats", headers=claim | {"cookie": ""}) for claim in said]
+    refilled = (time.monotonic() - began) / 12
+    assert [reply.status_code for reply in replies].count(200) <= 5 + refilled + 1
 
 
 def test_there_are_no_websockets(shop: App) -> None:
