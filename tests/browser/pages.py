@@ -1,5 +1,6 @@
 "What a new user does in the web app, and the app as a user starts it."
 
+import json
 import os
 import re
 import subprocess
@@ -88,7 +89,59 @@ def ask(page: Page, question: str) -> None:
     expect(page.locator("#growing .question")).to_contain_text(question)
 
 
+def paste(page: Page, text: str) -> None:
+    "Paste a text into the field, as a reader does: at once. `fill` types each line by itself, as an edit of its own."
+    page.evaluate(
+        """(text) => {
+            const place = document.body.appendChild(Object.assign(document.createElement('textarea'), {value: text}));
+            place.select();
+            document.execCommand('copy');
+            place.remove();
+        }""",
+        text,
+    )
+    field(page).focus()
+    key = {"type": "keyDown", "key": "v", "code": "KeyV", "modifiers": 2, "commands": ["paste"]}
+    page.context.new_cdp_session(page).send("Input.dispatchKeyEvent", key)
+    expect(field(page)).to_have_value(text)
+
+
 def answered(page: Page) -> Locator:
     "The last answer, once it is whole."
     expect(page.locator("#growing .answer:not([aria-busy]) .receipt")).to_be_visible()
     return page.locator("#growing .answer")
+
+
+def turn(text: str, number: int) -> dict[str, Any]:
+    "A question and an answer in the file of a chat, hostile wherever the file may be."
+    source = {"id": f"{number}::0", "title": text, "section": text, "url": "https://docs.example.org/x", "text": text}
+    source |= {"score": 0.5, "language": "en", "licence": text, "page": text}
+    cited = {
+        "n": 1,
+        "source_id": source["id"],
+        "start": 0,
+        "end": min(5, len(text)),
+        "support": 1.0,
+        "at": 0,
+        "weak": False,
+    }
+    time = f"2026-11-24T10:{number // 60:02}:{number % 60:02}Z"
+    return {
+        "question": text, "asked": time, "answer": f"{text}\n\nSo it is [1].", "answered": time, "outcome": "cited",
+        "sources": [source], "citations": [cited], "receipt": {"provider": text, "model": text}, "rating": 1,
+        "comment": text,
+    }  # fmt: skip
+
+
+def chat_file(title: str, texts: list[str]) -> str:
+    "The file of a chat."
+    turns = [turn(text, number) for number, text in enumerate(texts)]
+    time = "2026-11-24T10:00:00Z"
+    return json.dumps({"docstral": 1, "title": title, "created": time, "updated": time, "turns": turns})
+
+
+def bring(context: BrowserContext, content: str) -> str:
+    "Import a chat as this reader; gives its id."
+    reply = context.request.post("/chats/import", data=content, headers={"content-type": "application/json"})
+    assert reply.status == 201, reply.text()
+    return str(reply.json()["id"])

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from .pages import NewReader, answered, ask, open_app
+from .pages import NewReader, answered, ask, bring, chat_file, open_app
 
 
 def test_a_reload_keeps_the_chats_and_they_open_as_they_were(page: Page) -> None:
@@ -89,3 +89,17 @@ def test_a_chat_open_in_two_tabs_is_the_same_chat(page: Page) -> None:
     answered(other)
     page.reload()
     expect(page.locator("#settled .answer")).to_have_count(2)
+
+
+def test_a_long_list_of_chats_scrolls_in_its_own_place(page: Page) -> None:
+    for number in range(14):
+        bring(page.context, chat_file(f"Chat number {number}", ["Set `stream`."]))
+    page.reload()
+    chats = page.locator("#chats").get_by_role("button", name="Chat number")
+    expect(chats).to_have_count(14)
+    oldest = chats.last
+    expect(oldest).not_to_be_in_viewport()  # where it lay over what can be chosen
+    oldest.scroll_into_view_if_needed()
+    expect(oldest).to_be_in_viewport()
+    chat, choices = oldest.bounding_box(), page.locator("#choices").bounding_box()
+    assert chat and choices and chat["y"] + chat["height"] <= choices["y"]

@@ -5,14 +5,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hostile import HOSTILE
 from mistral_server import Reply
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from .pages import Model, NewReader, answered, ask, open_app, running_app
+from .pages import Model, NewReader, answered, ask, bring, chat_file, open_app, running_app
 
 PARTS = ("sidebar", "conversation", "composer", "banner", "tabs", "question", "settled")
 SHIPPED = "https://docs.mistral.ai/", "https://github.com/mistralai/"  # what the shipped corpus is about
@@ -29,41 +28,6 @@ ONLY_OURS = """() => {
     parts: PARTS.map((id) => [id, document.querySelectorAll(`[id="${id}"]`).length]),
   };
 }""".replace("PARTS", json.dumps(PARTS))
-
-
-def turn(text: str, number: int) -> dict[str, Any]:
-    "A question and an answer in the file of a chat, hostile wherever the file may be."
-    source = {"id": f"{number}::0", "title": text, "section": text, "url": "https://docs.example.org/x", "text": text}
-    source |= {"score": 0.5, "language": "en", "licence": text, "page": text}
-    cited = {
-        "n": 1,
-        "source_id": source["id"],
-        "start": 0,
-        "end": min(5, len(text)),
-        "support": 1.0,
-        "at": 0,
-        "weak": False,
-    }
-    time = f"2026-11-24T10:{number // 60:02}:{number % 60:02}Z"
-    return {
-        "question": text, "asked": time, "answer": f"{text}\n\nSo it is [1].", "answered": time, "outcome": "cited",
-        "sources": [source], "citations": [cited], "receipt": {"provider": text, "model": text}, "rating": 1,
-        "comment": text,
-    }  # fmt: skip
-
-
-def chat_file(title: str, texts: list[str]) -> str:
-    "The file of a chat."
-    turns = [turn(text, number) for number, text in enumerate(texts)]
-    time = "2026-11-24T10:00:00Z"
-    return json.dumps({"docstral": 1, "title": title, "created": time, "updated": time, "turns": turns})
-
-
-def bring(context: BrowserContext, content: str) -> str:
-    "Import a chat as this reader; gives its id."
-    reply = context.request.post("/chats/import", data=content, headers={"content-type": "application/json"})
-    assert reply.status == 201, reply.text()
-    return str(reply.json()["id"])
 
 
 def assert_unharmed(page: Page, *allowed: str) -> None:

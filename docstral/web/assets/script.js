@@ -134,6 +134,8 @@ window.docstral = (() => {
       button.addEventListener('click', () => { act(action.act, action.data); toast.classList.remove('shown'); });
       toast.append(button);
     }
+    const composer = byId('composer')?.getBoundingClientRect();  // not over what is being typed
+    toast.style.bottom = `${composer?.height ? innerHeight - composer.top + 16 : 24}px`;
     toast.classList.add('shown');
     clearTimeout(fading);
     fading = setTimeout(() => toast.classList.remove('shown'), 1000 * seconds);
