@@ -9,14 +9,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral, read_events, ready
+from helpers import DEADLINE, DOCSTRAL, ROOT, Live, docstral, eventually, read_events, ready
 from hostile import HOSTILE
 from markdown_it import MarkdownIt
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
@@ -775,18 +777,49 @@ def test_an_exported_page_loads_nothing_and_leads_to_sources_alone(shop: App, ad
 
 # --- Secrets
 
-PLANTED = {name: f"planted-{name}-0123456789abcdef" for name in ("settings", "visitor", "bearer", "typed", "password")}
+PLANTED = {
+    name: f"planted-{name}-0123456789abcdef"
+    for name in ("settings", "server", "visitor", "bearer", "typed", "field", "password")
+}
 
 
 @pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    "A collector of traces: its address, and what it was sent."
+    sent: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.rfile.read(int(self.headers["content-length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            "Say nothing."
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}", sent
+        server.shutdown()
+
+
+@pytest.fixture(params=["text", "json"])
 def spoken(
-    data_dir: Path, pages: Path, mistral: ScriptedMistral, plain_environment: dict[str, str], free_port: int
+    request: pytest.FixtureRequest,
+    data_dir: Path,
+    pages: Path,
+    mistral: ScriptedMistral,
+    collector: tuple[str, list[bytes]],
+    plain_environment: dict[str, str],
+    free_port: int,
 ) -> Iterator[tuple[str, list[str]]]:
-    "A server that logs everything it can; and, once it has ended, all that it has said."
+    "A server that logs and traces everything it can; and, once it has ended, all that it has said."
     environment = plain_environment | {
         "DOCSTRAL_DATA_DIR": str(data_dir), "DOCSTRAL_DOCS": str(pages), "DOCSTRAL_PORT": str(free_port),
         "DOCSTRAL_LOG_LEVEL": "debug", "DOCSTRAL_MISTRAL_URL": mistral.url, "MISTRAL_API_KEY": PLANTED["settings"],
-        "DOCSTRAL_FIRST_TOKEN_TIMEOUT": "1", "PYTHONPATH": str(ROOT),
+        "DOCSTRAL_FIRST_TOKEN_TIMEOUT": "1", "PYTHONPATH": str(ROOT), "DOCSTRAL_LOG_FORMAT": request.param,
+        "DOCSTRAL_OPENAI_URL": mistral.url, "DOCSTRAL_OPENAI_API_KEY": PLANTED["server"],
+        "DOCSTRAL_TRACES_URL": collector[0], "DOCSTRAL_TRACES_TEXT": "yes",
     }  # fmt: skip
     said: list[str] = []
     command = [*DOCSTRAL, "serve"]
@@ -818,14 +851,19 @@ def failures(key: str) -> list[Reply]:
     said = f"the key {key} (Authorization: Bearer {key}) is not good"
     refused = [refusal(status, said) for status in (401, 403, 422, 500)]
     events = Reply(body=b"data: {" + said.encode() + b"\n\n", content_type="text/event-stream")
-    return [*refused, Reply(body=said.encode()), events, Reply(["Fine [1]."])]
+    inner = b'data: {"error": {"message": "' + said.encode() + b'", "code": 500}}\n\n'
+    pieces = Reply(["Your key is ", key[:5], key[5:20], key[20:], " [1]. " + key])
+    ended = Reply(["Fine [1]."], finish_reason=key)
+    answers = [Reply(["So it is. ", inner]), Reply([said]), pieces, Reply([key[:-1]], ending="drop"), ended]
+    return [*refused, Reply(body=said.encode()), events, *answers, Reply(["Fine [1]."])]
 
 
 def test_no_secret_comes_out_whatever_fails(
-    spoken: tuple[str, list[str]], mistral: ScriptedMistral, data_dir: Path
+    spoken: tuple[str, list[str]], mistral: ScriptedMistral, collector: tuple[str, list[bytes]], data_dir: Path
 ) -> None:
     url, said = spoken
     seen: list[str] = []
+    files: list[tuple[Path, bytes]] = []
     visitor, bearer = {"x-mistral-api-key": PLANTED["visitor"]}, {"authorization": f"Bearer {PLANTED['bearer']}"}
 
     with httpx2.Client(base_url=url, timeout=DEADLINE, trust_env=False) as client:
@@ -835,10 +873,11 @@ def test_no_secret_comes_out_whatever_fails(
             return reply
 
         ids = []
-        for number in range(7):
-            for name, key in (("settings", {}), ("visitor", visitor)):
+        for number in range(len(failures(""))):
+            for name, key in (("settings", {}), ("visitor", visitor), ("server", {})):
                 mistral.script(*[failures(PLANTED[name])[number]] * 3)
-                events = read_events(note(client.post("/chat", json={"message": "How do I stream?"}, headers=key)).text)
+                asking = {"message": "How do I stream?", "provider": "openai" if name == "server" else "mistral"}
+                events = read_events(note(client.post("/chat", json=asking, headers=key)).text)
                 ids.append(events[0][1]["message_id"])
                 mistral._replies.clear()
             mistral.script(*[failures(PLANTED["bearer"])[number]] * 3)
@@ -849,6 +888,9 @@ def test_no_secret_comes_out_whatever_fails(
             note(client.get("/models", params={"provider": "mistral"}, headers=visitor))
             mistral._model_replies.clear()
         note(client.post("/chat", content=f'{{"api_key": "{PLANTED["visitor"]}"', headers=visitor))
+        for path in ("/chat", "/v1/chat/completions", "/chats/import", "/message/msg_0/feedback"):
+            note(client.post(path, json={"message": "How?", "messages": [], "api_key": PLANTED["field"]}))
+        note(client.post("/snapshot", headers=bearer))
         note(client.get(f"/nowhere?key={PLANTED['visitor']}", headers=visitor))
         note(client.get("/chats", headers={"host": "evil.example", **visitor}))
         tab = Tab(client, "tab")
@@ -867,13 +909,21 @@ def test_no_secret_comes_out_whatever_fails(
             for accept in ("application/json", "text/plain", "text/html"):
                 note(client.get(path, headers={"accept": accept}))
         session = client.cookies["docstral_session"]
+        files += [(path, path.read_bytes()) for path in data_dir.rglob("*") if path.is_file()]  # with its journals
+        token = orjson.loads((data_dir / "server.json").read_bytes())["token"]
+        client.post("/snapshot", headers={"authorization": f"Bearer {token}"}).raise_for_status()
+        eventually(lambda: len(collector[1]) > 1)
+    assert any(b"How do I stream?" in spans for spans in collector[1])
     assert len(mistral.chats) > 20 and any(PLANTED["visitor"] in str(each.headers) for each in mistral.requests)
     assert len(said) > 20, "the log says something"
     secrets = [*PLANTED.values(), session]
-    files = {path: path.read_bytes() for path in data_dir.rglob("*") if path.is_file()}
+    files += [(path, path.read_bytes()) for path in data_dir.rglob("*") if path.is_file()]
+    assert {"docstral.duckdb", "docstral.journal-wal", "snapshot.duckdb"} <= {path.name for path, _ in files}
     for secret in secrets:
-        assert not [text[:500] for text in [*seen, *said] if secret in text], secret
-        assert not [path for path, content in files.items() if secret.encode() in content], secret
+        for known in (secret, secret[: len(secret) - 1]):
+            assert not [text[:500] for text in [*seen, *said] if known in text], secret
+            assert not [path for path, content in files if known.encode() in content], secret
+            assert not [spans for spans in collector[1] if known.encode() in spans], secret
 
 
 def test_the_password_of_a_database_that_does_not_answer_is_not_shown(

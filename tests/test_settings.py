@@ -144,7 +144,10 @@ def test_every_setting_explains_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["MISTRAL_URL", "OPENAI_URL", "TRACES_URL", "SYNC_URL"])
-@pytest.mark.parametrize("address", ["a.org:80", "ftp://a:secret-123@b.org", "http://[::1", "http://a.org:99999"])
+@pytest.mark.parametrize(
+    "address",
+    ["a.org:80", "ftp://a:secret-123@b.org", "http://[::1", "http://a.org:99999", "http://", "http://host name"],
+)
 def test_an_address_that_is_none_is_an_error_and_not_repeated(name: str, address: str) -> None:
     message = refused({f"DOCSTRAL_{name}": address})
     assert name.lower() in message and "secret-123" not in message

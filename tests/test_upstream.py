@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from docstral.types import ProviderError
-from docstral.upstream import LONGEST_WAIT, error_for, said, seconds_to_wait
+from docstral.upstream import LONGEST_WAIT, SHORTEST_KEY, Without, error_for, said, seconds_to_wait
 
 BODIES = {
     b'{"message": "Too  many\\nrequests"}': "Too many requests",
@@ -131,3 +131,17 @@ def test_a_key_that_the_server_repeats_is_taken_out(status: int) -> None:
 def test_a_key_that_is_cut_off_at_the_end_is_taken_out_as_well() -> None:
     body = orjson.dumps({"message": "x" * 295 + "sk-123456"})
     assert "sk-12" not in str(error_for(400, body, {}, "m", "sk-123456"))
+
+
+@pytest.mark.parametrize("secret", ["sk-0123456789", "aaaaaaaab", "abababababc", "********", "short", ""])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 100])
+def test_a_secret_is_taken_out_wherever_a_text_is_cut_and_nothing_else_is(secret: str, size: int) -> None:
+    text = f"a{secret}ab, {secret[:4]}, {secret}{secret} or {secret[1:]}; {secret[:3]}"
+    clean = Without(secret)
+    told = "".join(clean.feed(text[start : start + size]) for start in range(0, len(text), size)) + clean.rest()
+    assert told == (text.replace(secret, "***") if len(secret) >= SHORTEST_KEY else text)
+
+
+def test_most_of_a_secret_at_the_end_is_taken_out_too() -> None:
+    clean = Without("sk-0123456789")
+    assert clean.feed("cut off in sk-012345") + clean.rest() == "cut off in ***"

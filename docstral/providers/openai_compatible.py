@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .base import ProviderEvent, Request, Writing
-from .mistral import MistralProvider, checked_key, request_body
+from .mistral import MistralProvider, checked_key, request_body, without_key
 from .stream import Endpoint, Limits, stream_chat
 from ..settings import Settings, is_loopback
 from ..types import ModelUnknownError, SettingsError
@@ -59,7 +59,9 @@ class OpenAIProvider(MistralProvider):
             model = await self._find_model()
             yield Writing(self.name, model)
         body, limits = openai_body(request, model), Limits.of(self.settings, request.seconds)
-        async with aclosing(stream_chat(self._sessions.get(), self.endpoint(), body, limits)) as events:
+        endpoint = self.endpoint()
+        events = without_key(stream_chat(self._sessions.get(), endpoint, body, limits), endpoint.api_key)
+        async with aclosing(events):
             async for event in events:
                 yield event
 

@@ -38,7 +38,7 @@ from docstral.types import (
     TlsError,
     UnreachableError,
 )
-from ..upstream import error_for, said
+from ..upstream import error_for, said, without
 
 # %% ../../nbs/22_providers_stream.ipynb #8ddfb454
 class Sessions:
@@ -162,7 +162,7 @@ def _read_event(data: bytes, secret: str, found: list[ProviderEvent | str]) -> N
             if reason := choice.get("finish_reason"):
                 if reason == "error":
                     raise BrokenOffError("The provider broke off with an error: no reason given.")
-                found.append(Finished(str(reason)[:40]))
+                found.append(Finished(without(str(reason), secret)[:40]))
         if isinstance(usage := event.get("usage"), dict):
             found.append(Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))))
     except (ValueError, AttributeError, TypeError, KeyError) as error:
@@ -349,7 +349,7 @@ def _lost(error: Exception, endpoint: Endpoint, connected: bool) -> UnreachableE
         reason = "Server disconnected"
     elif isinstance(error, aiohttp.ClientResponseError):
         reason = "its reply is not valid HTTP"
-    reason = (reason.replace(endpoint.api_key, "***") if endpoint.api_key else reason)[:120]
+    reason = without(reason, endpoint.api_key)[:120]
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return TlsError(f"No secure connection to {endpoint.server} could be made ({reason}).")
     if connected:
