@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,6 +44,7 @@ from docstral.web.desk import (
     show_answers,
     show_citation,
     show_metrics,
+    show_state,
     stop,
 )
 from docstral.web.markdown import GrowingHTML, render_markdown
@@ -141,8 +143,8 @@ def test_no_text_becomes_html(text: str) -> None:
     passage = Passage("a::0", text, text, "javascript:alert(1)", text, 0.5, licence=text)
     citations = [Citation(1, "a::0", 0, len(text), 1.0), Citation(1, "a::0", 3, 9, 1.0)]
     answer = Answer(text, text, text, f"{text}\n\nSo it is [1].", [passage], citations, "cited", Receipt(text, text))
-    page = {"title": text, "score": 1.0, "reason": text}
-    search = {"confidence": 1.0, "threshold": 0.5, "candidates": [page]}
+    page = {"title": text, "score": 1.0, "weight": 1.0, "passages": 0}
+    search = {"confidence": 1.0, "threshold": 0.5, "candidates": [page], "parts": []}
     prompt, sent = [{"role": text, "content": text}], [{"provider": text, "url": text, "start": 0.1}]
     account = {
         "stages": [{"name": text, "start": 0.0, "seconds": 1.0}],
@@ -193,6 +195,28 @@ def test_every_failure_of_a_provider_has_a_title_in_both_languages() -> None:
         assert ENGLISH.failed not in show_answer(failed, ENGLISH), code
         assert FRENCH.failed not in show_answer(failed, FRENCH), code
     assert codes(ProviderError) >= {"bad_key", "timeout", "unreachable"}
+
+
+def test_french_readers_read_in_french_what_to_do_about_every_failure() -> None:
+    for code in codes(DocStralError) - {"settings", "corpus", "server", "too_large"}:  # no answer fails with those
+        card = show_answer(Answer("?", failed=Failed(code, "So it was.", "Do this."), outcome="error"), FRENCH)
+        assert "Do this." not in card and FRENCH.failed not in card, code
+        assert card.count("So it was.") == card.count('lang="en"') <= 1, code
+
+
+async def test_the_page_says_who_would_answer_its_reader_and_with_whose_key(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desk.service, "settings", replace(desk.service.settings, provider="auto"))
+    grete = reader("grete")
+    assert "extractive · scripted · 2 pages" in show_state(desk, grete)["status"]
+    desk.choices.of("grete").key = "a-key-of-my-own"
+    assert "mistral · mistral-small-latest · your key · 2 pages" in show_state(desk, grete)["status"]
+    desk.choices.of("grete").model = "mistral-large-latest"
+    assert "mistral · mistral-large-latest · votre clé" in show_state(desk, reader("grete", words=FRENCH))["status"]
+    desk.choices.of("grete").provider = "extractive"
+    assert "key" not in show_state(desk, grete)["status"]
+    assert "key" not in show_state(desk, reader("dorothy"))["status"], "another reader's key is not theirs"
 
 
 # The desk, with a real service over two pages
@@ -330,6 +354,7 @@ async def test_an_error_is_a_card_and_keeps_the_text(desk: Desk) -> None:
     screen = await asked(desk, reader("mary", words=FRENCH), "please fail to stream")
     assert "Too &lt;many&gt; requests." in screen["growing"] and FRENCH.kept in screen["growing"]
     assert screen["busy"] is False and screen["question"] == ""
+    assert "scripted · " in screen["growing"], "what was written has a receipt, as when the chat is opened again"
 
 
 async def test_what_cannot_be_asked_stays_in_the_field(desk: Desk) -> None:

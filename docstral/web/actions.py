@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from ..chats import LONGEST_SEARCH, delete_chat, rate, rename_chat, restore_chat
 from ..account import explain_answer
+from ..providers.base import choose_provider
 from ..reproduce import reproduce
 from ..store import get_message
 from ..types import DocStralError, KeyMissingError, ProviderError, QuestionError
@@ -35,6 +36,7 @@ from docstral.web.desk import (
     show_state,
 )
 from .dialogs import show_reproduced
+from .failures import said_at_once
 from .views import show_answer
 
 # %% ../../nbs/63_web_actions.ipynb #5f800bec
@@ -92,10 +94,11 @@ async def use_key(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> P
         if not key:
             raise KeyMissingError("There is no key in the field.")
         models = await desk.service.models("mistral", key, fresh=True)
-        choice.key, choice.provider, choice.model = key, "", ""
+        used = choose_provider(desk.service.settings, None, key) == "mistral"
+        choice.key, choice.provider, choice.model = key, "" if used else "mistral", ""
         choice.models = tuple(sorted(model.id for model in models))
     except ProviderError as error:
-        problem = f"{error} {error.action}"
+        problem = said_at_once(error, reader.words)
     return show_keys(desk, reader, problem)
 
 
@@ -237,4 +240,4 @@ async def act(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts
     try:
         return await action(desk, reader, chat_id, fields) if action else {}
     except DocStralError as error:
-        return {"signal": {"say": f"{error} {error.action}"}}
+        return {"signal": {"say": said_at_once(error, reader.words)}}

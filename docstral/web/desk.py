@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Parts', 'DEMO', 'PATIENCE', 'FORGET', 'LONG', 'Reader', 'Following', 'Desk', 'show_aside', 'show_answers',
            'show_passages', 'read_answers', 'read_chats', 'read_totals', 'ask', 'show_editing', 'follow', 'last_look',
-           'stop', 'open_chat', 'show_frame', 'show_dialogs', 'open_page', 'show_state', 'show_citation',
+           'stop', 'open_chat', 'show_frame', 'show_dialogs', 'open_page', 'who_answers', 'show_state', 'show_citation',
            'show_metrics']
 
 # %% ../../nbs/62_web_desk.ipynb #c18c4188
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..chats import chat_totals, search_chats
 from ..gpu import gpus
 from ..metrics import WINDOWS, series, totals
+from ..providers.base import Request, choose_provider
 from ..store import ChatRecord, list_chats, list_messages
 from ..types import DocStralError, NotFoundError, Notice, new_id
 from .choices import Choice, ChoiceBook, show_choices
@@ -239,13 +240,13 @@ async def follow(desk: Desk, reader: Reader, token: str) -> AsyncGenerator[Parts
 
 
 async def last_look(desk: Desk, reader: Reader, answer: Answer) -> Parts:
-    "An answer that has ended; one that was stopped as it is stored, for its receipt is there only. If it is."
+    "An answer that has ended; one that was stopped or failed as it is stored, for its receipt is there only. If it is."
     parts: Parts = {"busy": False}
     if answer.failed and not answer.message_id:
         parts["question"] = answer.question  # it was never asked: nothing is lost
-    if answer.outcome == "stopped":
+    if answer.message_id and answer.outcome in ("stopped", "error"):
         stored = await read_answers(desk, reader, answer.chat_id)
-        lost = replace(answer, notice=Notice("not_kept", "") if answer.message_id else None)
+        lost = replace(answer, notice=Notice("not_kept", "")) if answer.outcome == "stopped" else answer
         answer = next((each for each in stored if each.message_id == answer.message_id), lost)
     return parts | {
         "growing": await show_aside(len(answer.text), show_answer, answer, reader.words),
@@ -319,9 +320,20 @@ async def open_page(desk: Desk, reader: Reader, chat_id: str) -> Parts:
     return parts | show_state(desk, reader)
 
 
+def who_answers(desk: Desk, choice: Choice) -> dict[str, Any]:
+    "The provider and model that a reader's next question would get, and whether with a key of theirs; empty where none would."
+    try:
+        provider = choose_provider(desk.service.settings, choice.provider or None, choice.key)
+        model = desk.service.provider(provider).model(Request("", [], model=choice.model))
+    except DocStralError:
+        return {}
+    return {"provider": provider, "model": model, "own_key": bool(choice.key) and provider == "mistral"}
+
+
 def show_state(desk: Desk, reader: Reader) -> Parts:
-    "Whether the service is ready, and what can be chosen."
-    status, choice = desk.service.status(), desk.choices.of(reader.user_id)
+    "Whether the service is ready, who would answer this reader, and what can be chosen."
+    choice = desk.choices.of(reader.user_id)
+    status = desk.service.status() | who_answers(desk, choice)
     return {
         "status": show_status(status, reader.words),
         "choices": show_choices(desk.service.settings, choice, choice.models, reader.words),

@@ -117,11 +117,12 @@ def show_totals(totals: Mapping[str, Any] | None, words: Words) -> str:
 
 # %% ../../nbs/56_web_panels.ipynb #b987e89d
 def show_status(status: Mapping[str, Any], words: Words) -> str:
-    "What runs: provider, model, number of pages."
+    "Who answers, with whose key, and from how many pages."
     match status["status"]:
         case "ok":
-            runs = " · ".join(dict.fromkeys((status["provider"], status["model"])))  # once, where they are the same
-            text = words.status.format(runs=runs, pages=status["pages"])
+            whose = words.own_key if status.get("own_key") else ""
+            runs = dict.fromkeys((status["provider"], status["model"], whose))  # once, where they are the same
+            text = words.status.format(runs=" · ".join(filter(None, runs)), pages=status["pages"])
         case "failed":
             text = words.not_loaded
         case "stopping":

@@ -62,6 +62,7 @@ class FrameWords:
         "DocStral is starting. This page opens by itself in a few seconds.",
         "DocStral démarre. Cette page s'ouvrira d'elle-même dans quelques secondes.",
     )
+    own_key = Word("your key", "votre clé")
     starting = Word("Loading the index…", "Chargement de l'index…")
     not_loaded = Word("The index cannot be loaded.", "L'index ne peut pas être chargé.")
     theme = Word("Theme", "Thème")
@@ -185,6 +186,10 @@ class FailureWords:
 
     failure_internal = Word("Something failed inside DocStral", "Une erreur interne s'est produite")
     failure_invalid_request = Word("The question cannot be asked like this", "La question ne peut pas être posée ainsi")
+    longer = Word(
+        "It has {count} characters; the limit is {limit}. Shorten it.",
+        "Elle compte {count} caractères, et la limite est de {limit}. Raccourcissez-la.",
+    )
     failure_not_found = Word("This is not there any more", "Cela n'existe plus")
     failure_store = Word("The database does not work", "La base de données ne fonctionne pas")
     failure_store_locked = Word("The database is in use elsewhere", "La base de données est utilisée ailleurs")
@@ -248,6 +253,12 @@ class AccountWords:
         "The documentation answers with a confidence of {confidence}; below {threshold} it would be told not to.",
         "La documentation répond avec une confiance de {confidence}\u00a0; sous {threshold}, elle serait dite muette.",
     )
+    reason_read = Word("{count} of the {all} passages that are read", "{count} des {all} passages lus")
+    reason_filter = Word("left out by the filter", "écartée par le filtre")
+    reason_less = Word(
+        "its {score} is less than the {least} of the last passage",
+        "son {score} est inférieur au {least} du dernier passage",
+    )
     page = Word("Page", "Page")
     score_head = Word("Score", "Score")
     reason = Word("What became of it", "Ce qu'il en est")
@@ -262,8 +273,8 @@ class AccountWords:
     )
     form = Word("Language", "Langage")
     through = Word("Asked of", "Adressée à")
-    through_provider = Word("the provider", "au fournisseur")
-    through_docstral = Word("DocStral", "à DocStral")
+    through_provider = Word("The provider", "Au fournisseur")
+    through_docstral = Word("DocStral", "À DocStral")
     download = Word("Download", "Télécharger")
 
 # %% ../../nbs/50_web_words.ipynb #abb10864

@@ -1,12 +1,13 @@
 "The welcome, theme, language, keyboard, narrow screens and accessibility, in a real browser."
 
 import re
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from .pages import Model, NewReader, answered, ask, field, open_app
+from .pages import Model, NewReader, answered, ask, field, open_app, running_app
 
 BANNER = "Unofficial demo. Sources cited. Licenses respected."
 
@@ -41,6 +42,41 @@ def test_the_welcome_comes_once_keeps_the_focus_and_takes_a_key(new_reader: NewR
     page.get_by_role("button", name="About and your key").click()
     welcome.get_by_role("button", name="Forget the key").click()
     expect(welcome.get_by_label("Mistral API key")).to_be_visible()
+
+
+def test_a_key_of_ones_own_is_used_whoever_answers_here(new_reader: NewReader, model: Model, tmp_path: Path) -> None:
+    settings = {"DOCSTRAL_MISTRAL_URL": model.url, "DOCSTRAL_PROVIDER": "extractive"}
+    with running_app(tmp_path, **settings) as address:
+        page = open_app(new_reader(address))
+        expect(page.locator("#status")).to_contain_text(re.compile(r"extractive · \d+ pages"))
+        page.get_by_role("button", name="About and your key").click()
+        page.get_by_label("Mistral API key").fill("a-key-of-my-own")
+        page.keyboard.press("Enter")
+        expect(page.locator("#status")).to_contain_text("mistral · mistral-small-latest · your key · ")
+        page.keyboard.press("Escape")
+        ask(page, "How do I stream a chat completion?")
+        expect(answered(page).locator(".receipt")).to_contain_text("mistral-small-latest")
+        page.get_by_role("button", name="About and your key").click()
+        page.get_by_role("button", name="Forget the key").click()
+        expect(page.locator("#status")).to_contain_text("extractive")
+        page.context.close()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "fr-FR"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_an_empty_page_does_not_scroll_and_a_preview_is_whole(
+    new_reader: NewReader, width: int, height: int, locale: str
+) -> None:
+    page = new_reader(locale=locale, viewport={"width": width, "height": height}).new_page()
+    page.goto("/")
+    page.locator("#landing footer button").click()
+    assert page.evaluate("document.documentElement.scrollHeight") == height
+    ask(page, "How do I stream a chat completion?")
+    answered(page).locator("a.chip").first.hover()
+    preview = page.get_by_role("tooltip")
+    expect(preview).to_be_visible()
+    box = preview.bounding_box()
+    assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
 
 
 def test_theme_and_language_change_at_once_and_are_remembered(page: Page) -> None:

@@ -18,6 +18,7 @@ def test_the_metrics_count_as_one_looks(page: Page) -> None:
     page.get_by_role("tab", name="Metrics").click()
     expect(answers).to_have_text(str(before + 1))
     expect(page.get_by_role("img", name="Seconds per answer")).to_be_visible()
+    expect(page.locator(".lines path").first).to_have_css("stroke-width", "7px")  # one point alone is seen, too
     page.get_by_role("button", name="By model").click()
     expect(page.locator(".plot").first).to_contain_text("mistral-small-latest")
     page.get_by_role("button", name="5 minutes").click()
