@@ -131,11 +131,14 @@ def confidence(
     whole = sum(weights.values())
     if not whole:
         return 0.0
-    headed = {word: set(page_of[rows_with(index.headings, word)].tolist()) for word in weights}
-    elsewhere = any(word in other_makers() and not headed[word] & set(best) for word in weights)
-    having = {word: set(rows_with(index.pages, word).tolist()) for word in weights}
-    covered = max(sum(weight for word, weight in weights.items() if row in having[word]) for row in best)
-    known = sum(weight for word, weight in weights.items() if headed[word])
+    headings = {word: rows_with(index.headings, word) for word in weights}
+    others = [word for word in weights if word in other_makers()]
+    elsewhere = any(not set(page_of[headings[word]].tolist()) & set(best) for word in others)
+    having = np.zeros(index.pages.scores["num_docs"])
+    for word, weight in weights.items():
+        having[rows_with(index.pages, word)] += weight
+    covered = float(having[best].max())
+    known = sum(weight for word, weight in weights.items() if len(headings[word]))
     matched = min(match / (1 + K1), whole)
     length = min(len(weights), 8) / 8
     shares = (covered + known + matched) / whole + max(nearest, 0.0) + 0.5 * length

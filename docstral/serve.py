@@ -8,6 +8,7 @@ __all__ = ['log', 'Loaded', 'RENEW', 'UNREAD', 'showing', 'create_app', 'listen'
 
 # %% ../nbs/74_serve.ipynb #4777e7b5
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -173,6 +174,7 @@ def serve(settings: Settings) -> None:
                 failures.append(error)
                 server.should_exit = True
             else:
+                gc.freeze()  # what is loaded stays: to look through it now and then would stop all answers for 0.2 s
                 print(ready_line(address, service), flush=True)
 
         app = create_app(service, loaded, progress=Announcer())

@@ -13,7 +13,8 @@ from contextlib import aclosing
 from typing import Any
 
 from .base import Finished, Model, Provider, ProviderEvent, Request, Text
-from .stream import Endpoint, Limits, Sessions, get_json, stream_chat
+from .stream import Endpoint, Sessions, get_json, stream_chat
+from .waiting import Limits
 from ..settings import Settings
 from ..types import KeyMissingError, KeyRejectedError, NotAnApiError, ProviderError
 from ..upstream import Without

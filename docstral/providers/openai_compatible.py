@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from .base import ProviderEvent, Request, Writing
 from .mistral import MistralProvider, checked_key, request_body, without_key
-from .stream import Endpoint, Limits, stream_chat
+from .stream import Endpoint, stream_chat
+from .waiting import Limits
 from ..settings import Settings, is_loopback
 from ..types import ModelUnknownError, SettingsError
 

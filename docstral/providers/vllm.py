@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from .base import Finished, Provider, ProviderEvent, Request, Text, Usage
-from .stream import Limits, within
+from .waiting import Limits, within
 from ..settings import Settings
 from docstral.types import (
     EmptyAnswerError,
