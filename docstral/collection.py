@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from .corpus import PAGES, Chunk, Page, Problem, find_files, read_folders, shipped_corpus, split_page
+from .corpus import PAGES, Chunk, Page, Problem, find_files, read_folders, shipped_corpus
 from .installed import installed_pages
 from .cache import EmbeddingCache
 from docstral.index import (
@@ -35,6 +35,7 @@ from docstral.index import (
     write_index,
 )
 from .settings import Settings
+from .splitting import split_pages
 from .store import Store
 from .types import CorpusError, SearchIndexError, StoreError
 
@@ -272,10 +273,11 @@ def _split(store: Store, collection: str, pages: Sequence[Page], progress: Progr
     stored: dict[str, list[Chunk]] = {}
     for chunk in read_chunks(store, collection):
         stored.setdefault(chunk.path, []).append(chunk)
+    unchanged = {page.path for page in pages if page.path in known and known[page.path].digest == page.digest}
+    fresh = split_pages([page for page in pages if page.path not in unchanged])
     for number, page in enumerate(pages):
         progress("splitting", number + 1, len(pages))
-        unchanged = page.path in known and known[page.path].digest == page.digest
-        yield from stored.get(page.path, []) if unchanged else split_page(page)
+        yield from stored.get(page.path, []) if page.path in unchanged else next(fresh)
 
 # %% ../nbs/12_collection.ipynb #138a8175
 def open_index(store: Store, collection: Collection, cache: EmbeddingCache) -> Index:

@@ -12,6 +12,7 @@ from helpers import DEADLINE, at_once, ready
 from mistral_server import ScriptedMistral
 from postgres_server import PostgresServer, programs
 
+from docstral import splitting
 from docstral.chat import ChatService
 from docstral.embed import StaticEmbedder
 from docstral.providers.attempts import Attempts
@@ -19,6 +20,14 @@ from docstral.search import open_search
 from docstral.settings import Settings
 from docstral.store import Store, open_store
 from docstral.transfer import move
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cut_here() -> Iterator[None]:
+    "Pages are cut in the tests' own process: another one for each index would take seconds."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splitting, "PARSER", "sys")
+        yield
 
 
 @pytest.fixture

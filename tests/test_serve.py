@@ -1,6 +1,7 @@
 "The server as a process: how it starts, how it ends, and what stands beside the pages."
 
 import asyncio
+import platform
 import signal
 import socket
 import subprocess
@@ -121,6 +122,28 @@ def test_wrong_methods_are_refused_beside_the_pages_too(server: subprocess.Popen
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
     assert refused.json()["error"]["code"] == "method_not_allowed"
     assert "text/html" in httpx2.get(f"http://127.0.0.1:{free_port}/").headers["content-type"]
+
+
+HEAPS = """
+import ctypes, threading
+from docstral.serve import share_heaps
+
+share_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+for _ in range(8):
+    thread = threading.Thread(target=lambda: libc.malloc(1000))
+    thread.start()
+    thread.join()
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no heaps of threads")
+def test_threads_share_one_heap() -> None:
+    ran = subprocess.run([sys.executable, "-c", HEAPS], capture_output=True, text=True, check=True)
+    assert ran.stdout.count("<heap nr=") == 1
 
 
 def test_small_pieces_of_an_answer_leave_at_once() -> None:
