@@ -195,8 +195,10 @@ def serve(settings: Settings) -> None:
         signal.signal(signal.SIGTERM, _leave)  # uvicorn hands the signal on: the store closes before the process ends
         here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
         with announced(settings.data_dir, here) as app.state.snapshot_token:
-            server.run(sockets=[bound])
-        gc.unfreeze()
+            try:
+                server.run(sockets=[bound])
+            finally:
+                gc.unfreeze()  # what is frozen is not taken down in the end, and DuckDB would complain of leaks
         if failures:
             raise failures[0]
 
