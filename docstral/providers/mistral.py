@@ -58,7 +58,7 @@ async def without_key(events: AsyncGenerator[ProviderEvent, None], key: str) -> 
             async for event in events:
                 if isinstance(event, Text):
                     if text := clean.feed(event.text):
-                        yield Text(text)
+                        yield event if text == event.text else Text(text)
                     continue
                 if isinstance(event, Finished) and (text := clean.rest()):
                     yield Text(text)
