@@ -1436,6 +1436,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.web.views._page_of': ('web_views.html#_page_of', 'docstral/web/views.py'),
                                     'docstral.web.views._read': ('web_views.html#_read', 'docstral/web/views.py'),
                                     'docstral.web.views._remarks': ('web_views.html#_remarks', 'docstral/web/views.py'),
+                                    'docstral.web.views._stood_in': ('web_views.html#_stood_in', 'docstral/web/views.py'),
                                     'docstral.web.views._under': ('web_views.html#_under', 'docstral/web/views.py'),
                                     'docstral.web.views._waiting': ('web_views.html#_waiting', 'docstral/web/views.py'),
                                     'docstral.web.views.chip': ('web_views.html#chip', 'docstral/web/views.py'),

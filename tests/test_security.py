@@ -715,6 +715,11 @@ def test_addresses_where_nothing_is_say_so(eve: httpx2.Client) -> None:
     page = eve.get("/nowhere", headers={"accept": "text/html", "accept-language": "fr"})
     assert page.status_code == 404 and 'lang="fr"' in page.text and "Il n'y a rien" in page.text
     assert eve.get("/nowhere/<script>").json()["error"]["code"] == "not_found"
+    for file in ("/assets/none.js", "/assets/none/none.css", "/static/fonts/None/none.woff2", "/static/img/none.svg"):
+        assert eve.get(file).json()["error"]["code"] == "not_found", "where Gradio would look for a file, too"
+        page = eve.get(file, headers={"accept": "text/html"})
+        assert page.status_code == 404 and "There is nothing" in page.text and "detail" not in page.text
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 async def test_the_table_of_events_is_the_apps(shop: App) -> None:

@@ -17,7 +17,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.guard import again
 from ..api.http import user_id
@@ -100,10 +100,8 @@ class Gate:
         request = Request(scope, receive)
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if not is_open(scope["method"], path):
-            if scope["method"] == "GET" and "text/html" in request.headers.get("accept", ""):
-                await nowhere(words_for(request))(scope, receive, send)
-                return
-            raise HTTPException(404)
+            await nowhere(request)(scope, receive, send)
+            return
         user = user_id(request.cookies)
         if path == "/gradio_api/queue/data":
             scope = dict(scope, query_string=own_stream(user, scope["query_string"]))
@@ -115,9 +113,22 @@ class Gate:
             headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             scope = dict(scope, headers=[*headers, (b"content-length", b"%d" % len(body))])
             receive = again(body, receive)
-        await self.app(scope, receive, send)
+        missing = False
+
+        async def send_found(message: Message) -> None:
+            nonlocal missing
+            missing = missing or message.get("status") == 404
+            if not missing:
+                await send(message)
+
+        await self.app(scope, receive, send_found)
+        if missing:  # Gradio would say so in a form of its own
+            await nowhere(request)(scope, receive, send)
 
 
-def nowhere(words: Words) -> HTMLResponse:
-    "The page for an address where nothing is."
+def nowhere(request: Request) -> HTMLResponse:
+    "The page for an address where nothing is. Raises `HTTPException` where no page was asked for."
+    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(404)
+    words = words_for(request)
     return HTMLResponse(NOWHERE.format(language=words.language, sorry=words.nowhere), 404)

@@ -85,7 +85,7 @@ def show_chat_line(chat: ChatRecord, open_id: str, words: Words) -> str:
     rename = icon("edit", words.rename, {"do": "rename", "chat": chat.id, "title": chat.title})
     delete = icon("delete", words.delete, {"act": "delete", "chat": chat.id})
     return (
-        f'<li><button type="button" class="chat" data-act="open" data-chat="{escape(chat.id)}" title="{title}"'
+        f'<li><button type="button" class="chat" dir="auto" data-act="open" data-chat="{escape(chat.id)}" title="{title}"'
         f"{' aria-current=page' if chat.id == open_id else ''}>{title}{where}</button>{rename}{delete}</li>"
     )
 

@@ -176,6 +176,9 @@ class ChatWords:
     thanks = Word("Thank you.", "Merci.")
     retrying = Word("The provider did not answer. Trying again", "Le fournisseur n'a pas répondu. Nouvel essai")
     fallback = Word("Another provider answers instead.", "Un autre fournisseur répond à sa place.")
+    stood_in = Word(
+        "{failed} failed, so {provider} answered.", "{failed} a échoué\u00a0: {provider} a répondu à sa place."
+    )
     retry = Word("Ask again", "Reposer la question")
     other_model = Word("Choose another model", "Choisir un autre modèle")
     enter_key = Word("Enter a key", "Saisir une clé")

@@ -11,7 +11,7 @@ from hostile import HOSTILE
 from mistral_server import Reply
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from .pages import Model, NewReader, answered, ask, bring, chat_file, open_app, running_app
+from .pages import Model, NewReader, answered, ask, bring, chat_file, open_app, paste, running_app
 
 PARTS = ("sidebar", "conversation", "composer", "banner", "tabs", "question", "settled")
 SHIPPED = "https://docs.mistral.ai/", "https://github.com/mistralai/"  # what the shipped corpus is about
@@ -89,6 +89,39 @@ def test_hostile_answers_are_harmless_while_they_are_written(
         ask(page, f"How do I stream a chat completion? {number} {HOSTILE[number]}"[:300])
         answered(page)
         assert_unharmed(page, *SHIPPED)
+
+
+WORD = "Donaudampfschifffahrtsgesellschaftskapitaen" * 12
+WIDE = "\n\n".join(
+    [
+        "Set `stream` [1].", WORD, f"`{WORD}`", f"# {WORD}", "> " * 8 + "deep", f"> `{WORD}`",
+        "\n".join(["|c" * 50 + "|", "|-" * 50 + "|", f"|{WORD[:30]}" * 50 + "|"]),
+        f"```python\nx = '{'y' * 500}'\n```", f"$$\\int {'+ x_{1}^{2}' * 60}$$",
+        "\n".join(f"{'  ' * level}- level {level}" for level in range(6)), "مرحبا بالعالم " * 30,
+        f"https://evil.example/{WORD}", f"[a link](https://docs.mistral.ai/{WORD})", "\u202e reversed \u202c",
+    ]
+)  # fmt: skip
+
+
+def test_nothing_that_is_written_widens_a_phone(page: Page, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    monkeypatch.setattr(model, "answer", lambda body: Reply([WIDE[at : at + 50] for at in range(0, len(WIDE), 50)]))
+    tall = "How do I stream a chat completion?" + "\na" * 1500
+    for question in (f"How do I stream a chat completion? {WORD}", tall):
+        bring(page.context, chat_file(question[:80].split("\n")[0], [WORD[:200]]))
+        paste(page, question)
+        page.keyboard.press("Enter")
+        answered(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        box = page.locator("#growing .question").bounding_box()
+        assert box and box["height"] < 500, "a long question scrolls in its own place"
+    page.locator("#growing .icon.explain").click()
+    expect(page.locator(".explained")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("#growing .chip").first.click()
+    expect(page.locator("#source-1")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert_unharmed(page, *SHIPPED)
 
 
 HOSTILE_PAGE = """---

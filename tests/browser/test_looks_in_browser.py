@@ -127,6 +127,41 @@ def test_the_keyboard_does_it_all(page: Page) -> None:
     expect(field(page)).to_have_value("How do I / stream?")
 
 
+def test_the_focus_is_never_lost_to_a_button_that_goes_away(page: Page) -> None:
+    ask(page, "How do I stream a chat completion? HALT")
+    expect(page.locator("#growing .doc")).to_contain_text("is written.")
+    page.get_by_role("button", name="Stop").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#growing .answer")).to_contain_text("Stopped.")
+    expect(field(page)).to_be_focused()
+    page.locator("#chats").get_by_role("button", name="Delete the chat").focus()
+    page.keyboard.press("Enter")
+    undo = page.get_by_role("button", name="Undo")
+    expect(undo).to_be_focused()
+    expect(page.locator("#chats")).to_contain_text("Your chats will be listed here.")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chats").get_by_role("button", name="How do I stream a chat completion? HALT")).to_be_visible()
+    expect(page.get_by_role("button", name="New chat")).to_be_focused()
+
+
+def test_an_answer_is_told_to_screen_readers_once(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const teller = document.querySelector('body > [role=status].sr-only');
+            new MutationObserver(() => told.push(teller.textContent)).observe(teller, {childList: true});
+        }"""
+    )
+    ask(page, "How do I stream a chat completion? LONG")
+    answered(page)
+    page.wait_for_function("told.length > 1")
+    searching, answer = page.evaluate("told")
+    assert searching == "Searching the documentation…" and answer.count("The stream ends with a last event") == 20
+    page.reload()
+    expect(page.locator("#settled .answer")).to_be_visible()
+    assert page.locator("body > [role=status].sr-only").inner_text() == "", "what is opened again is there to be read"
+
+
 def test_a_narrow_phone_scrolls_only_up_and_down(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 640})
     page.reload()

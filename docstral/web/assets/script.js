@@ -43,9 +43,10 @@ window.docstral = (() => {
   new MutationObserver(paint).observe(root, {attributes: true, attributeFilter: ['class']});
   addEventListener('DOMContentLoaded', () => {
     paint();
+    document.body.append(teller);
     new MutationObserver(paint).observe(document.body, {attributes: true, attributeFilter: ['class']});
     new MutationObserver(settle).observe(document.body,
-      {subtree: true, childList: true, attributes: true, attributeFilter: ['data-value', 'data-seconds']});
+      {subtree: true, childList: true, attributes: true, attributeFilter: ['data-value', 'data-seconds', 'aria-busy']});
   });
 
   // --- State that is a property and not an attribute: Python writes it as a field, or the browser knows it
@@ -66,7 +67,20 @@ window.docstral = (() => {
       const name = document.querySelector('[data-toggle]')?.dataset.toggle;
       if (name) toggle?.setAttribute('aria-label', name);
       count();
+      tell();
     });
+  }
+
+  // --- An answer is told to screen readers once, when it is whole, and not with each piece that comes
+  const teller = Object.assign(document.createElement('div'), {className: 'sr-only'});
+  teller.setAttribute('role', 'status');
+  let untold = false;
+  function tell() {
+    const answer = document.querySelector('#growing .answer');
+    const waiting = answer?.querySelector('.waiting')?.textContent;
+    if (waiting && !untold) teller.textContent = waiting;
+    if (untold && answer?.ariaBusy !== 'true') teller.textContent = answer?.querySelector('.doc').textContent ?? '';
+    untold = answer?.ariaBusy === 'true';
   }
 
   // --- Seconds of a notice, counted down
@@ -120,7 +134,7 @@ window.docstral = (() => {
   }, true);
 
   // --- A line that says what has happened, with a way to take it back
-  let fading = 0;
+  let fading = 0, keyed = false;  // whether the last click was a key's
   function say(text, action, seconds = action ? 10 : 4) {
     let toast = byId('toast');
     if (!toast) {
@@ -131,14 +145,23 @@ window.docstral = (() => {
     toast.replaceChildren(Object.assign(document.createElement('span'), {textContent: text}));
     if (action) {
       const button = Object.assign(document.createElement('button'), {type: 'button', textContent: action.label});
-      button.addEventListener('click', () => { act(action.act, action.data); toast.classList.remove('shown'); });
+      button.addEventListener('click', ({detail}) => {
+        act(action.act, action.data);
+        toast.classList.remove('shown');
+        if (!detail) document.querySelector('#head .primary')?.focus();
+      });
       toast.append(button);
+      if (keyed) setTimeout(() => button.focus());  // what was clicked may be gone, and with it the focus
     }
     const composer = byId('composer')?.getBoundingClientRect();  // not over what is being typed
     toast.style.bottom = `${composer?.height ? innerHeight - composer.top + 16 : 24}px`;
     toast.classList.add('shown');
     clearTimeout(fading);
-    fading = setTimeout(() => toast.classList.remove('shown'), 1000 * seconds);
+    const fade = () => {
+      if (toast.contains(document.activeElement)) fading = setTimeout(fade, 1000);
+      else toast.classList.remove('shown');
+    };
+    fading = setTimeout(fade, 1000 * seconds);
   }
 
   // --- What the server refused to take: Gradio would leave the page as it is, and say nothing
@@ -223,6 +246,8 @@ window.docstral = (() => {
   }
   addEventListener('click', (event) => {
     if (event.target.nodeName === 'DIALOG') return event.target.close();  // beside the dialog's content
+    keyed = event.detail === 0;
+    if (keyed && event.target.closest?.('#question button')) field()?.focus();  // another button takes its place
     const control = event.target.closest?.('[data-act], [data-do]');
     if (!control) return;
     event.preventDefault();
