@@ -19,7 +19,7 @@ import pytest
 import uvicorn
 
 from docstral.chat import ChatService
-from docstral.serve import create_app, listen, server_config
+from docstral.serve import create_app, doors, listen, server_config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCSTRAL = [sys.executable, "-c", "import sys; from docstral.cli import main; sys.exit(main())"]
@@ -105,7 +105,7 @@ class Live:
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = uvicorn.Server(server_config(app))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self.socket]}, name="live")
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": doors(self.socket)}, name="live")
 
     def __enter__(self) -> Self:
         self._thread.start()  # the socket listens already: who connects early waits

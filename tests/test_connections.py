@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
 import httpx2
 import pytest
@@ -100,6 +101,35 @@ def test_an_answer_may_take_longer_than_headers(live: Live, mistral: ScriptedMis
         opening.start()
         assert '"text":"Set `stream` to true [1]."' in reply.read().decode()
     opening.join()
+
+
+@pytest.mark.parametrize(
+    "unsaid", [b"", PART, b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n\r\n{"]
+)
+def test_where_too_many_are_awaited_the_first_of_them_go(
+    live: Live, monkeypatch: pytest.MonkeyPatch, mistral: ScriptedMistral, unsaid: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEADER_SECONDS", DEADLINE)
+    monkeypatch.setattr(connections, "most_awaited", lambda: 20)
+    gate = Gate()
+    mistral.script(Reply(["Set `stream` ", gate, "to true [1]."]))
+    body = b'{"message": "How do I stream a chat completion?"}'
+    with ExitStack() as held:
+        asking = held.enter_context(connect(live))  # an answer is not awaited, however long it takes
+        asking.sendall(BEGUN + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        gate.reached()
+        silent = []
+        for _ in range(60):
+            silent.append(held.enter_context(connect(live)))
+            silent[-1].sendall(unsaid)
+        with connect(live) as other:
+            assert asked(other, HEALTH).startswith(b"HTTP/1.1 200")
+        for raw in silent[:40]:
+            with suppress(ConnectionResetError):
+                assert raw.recv(1) == b""
+        assert not select.select(silent[41:], [], [], 0)[0]
+        gate.open()
+        assert b"event: done" in told(asking)
 
 
 BEGUN = b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"

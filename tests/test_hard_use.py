@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import orjson
 import psutil
 import pytest
 from helpers import DEADLINE, ROOT, Live, eventually
-from mistral_server import Reply, ScriptedMistral
+from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral import schema, serve
 from docstral.chat import ChatService, Question
@@ -368,6 +369,53 @@ async def test_one_who_does_not_read_is_let_go_and_takes_no_memory(
             assert psutil.Process().memory_info().rss - before < 150e6
         await asyncio.to_thread(eventually, lambda: mistral.active == 0)
     assert store.read("SELECT outcome FROM messages WHERE role = 'assistant'") == [("stopped",)]
+
+
+def asking(port: int, address: str = "127.0.0.1", reads: bool = True) -> socket.socket:
+    "A connection on which a question was asked; who does not read it takes little in."
+    raw, body = socket.socket(), orjson.dumps({"message": STREAM})
+    if not reads:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    raw.settimeout(DEADLINE)
+    raw.connect(("127.0.0.1", port))
+    head = f"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: {address}\r\nContent-Type: application/json\r\n"
+    raw.sendall(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    return raw
+
+
+def whole(raw: socket.socket) -> bytes:
+    "A reply to its end."
+    return b"".join(iter(lambda: raw.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["and reads them", "and reads nothing"])
+def test_one_who_asks_for_three_hundred_answers_at_once_leaves_places_for_others(
+    reads: bool, settings: Settings, store: Store, mistral: ScriptedMistral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not reads and not hasattr(socket, "TCP_USER_TIMEOUT"):
+        pytest.skip("only Linux closes such connections by itself")
+    monkeypatch.setattr(serve, "UNREAD", DEADLINE if reads else 1.0)
+    gate, long = Gate(), ["x" * 4_000 + " "] * 30
+    mistral.answer = lambda body: Reply([WHOLE, gate, *long])
+    service = ChatService(settings.but(mistral_api_key="k"), store)
+    with Live(serve.create_app(service, web=False)) as live, ExitStack() as held:
+        eventually(lambda: service.search)
+        before = psutil.Process().memory_info().rss
+        many = [held.enter_context(asking(live.port, reads=reads)) for _ in range(300)]
+        eventually(lambda: service.limits.open == 256 and mistral.active == 256)
+        other = held.enter_context(asking(live.port, "203.0.113.7"))
+        eventually(lambda: service.limits.open == 257)
+        gate.open()
+        assert b"event: done" in whole(other)
+        if reads:
+            refused = [reply for reply in map(whole, many) if b"event: done" not in reply]
+            assert len(refused) == 44
+            for reply in refused:
+                assert reply.startswith(b"HTTP/1.1 429") and b"retry-after: 5\r\n" in reply
+                assert b"too_many_answers" in reply
+        eventually(lambda: service.limits.open == 0 and mistral.active == 0)
+        assert b"event: done" in whole(held.enter_context(asking(live.port)))
+        assert psutil.Process().memory_info().rss - before < 500e6
 
 
 async def test_memory_is_steady_over_many_answers(with_key: ChatService, mistral: ScriptedMistral) -> None:

@@ -2,20 +2,23 @@
 
 import asyncio
 import platform
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx2
 import pytest
-from helpers import DEADLINE, ROOT, eventually, held_server, read_events
+from helpers import DEADLINE, ROOT, Live, eventually, held_server, read_events
 from mistral_server import Gate, Reply, ScriptedMistral
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from docstral.serve import listen
+from docstral.serve import DOORS, listen
 from docstral.settings import Settings
 from docstral.store import Store
 
@@ -28,13 +31,16 @@ def server(
     plain_environment: dict[str, str],
     request: pytest.FixtureRequest,
 ) -> Iterator[subprocess.Popen[str]]:
-    "The real app in a process of its own, ready, with a scripted Mistral behind it. Its parameter: more settings."
+    "The real app in a process of its own, ready, and a scripted Mistral behind it. Its parameter: settings, `ulimit`."
     own = {"DOCSTRAL_DATA_DIR": settings.data_dir, "DOCSTRAL_DOCS": settings.docs[0], "DOCSTRAL_PORT": free_port,
            "DOCSTRAL_MISTRAL_URL": mistral.url, "MISTRAL_API_KEY": "k"}  # fmt: skip
     own |= getattr(request, "param", {})
     environment = plain_environment | {name: str(value) for name, value in own.items()}
+    command = [sys.executable, "app.py"]
+    if limit := environment.pop("ulimit", ""):
+        command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *command]
     process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=ROOT, env=environment, text=True,
+        command, cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdout is not None
@@ -208,3 +214,64 @@ def test_a_server_that_cannot_start_or_shall_not_ends_with_one_clear_line(
         assert process.returncode == 1
     else:
         assert process.returncode in (0, 130)
+
+
+UNSAID = {  # what a client says that never comes to ask
+    "nothing": b"",
+    "half a header": b"GET /health HTTP/1.1\r\nHost: ",
+    "half a body": b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize(
+    ("server", "kept"),
+    [({"ulimit": "-Sn 128"}, 500), ({"ulimit": "-n 256", "DOCSTRAL_ANSWERS": "100"}, 128)],
+    indirect=["server"],
+    ids=["a limit that can be raised", "a limit that cannot"],
+)
+def test_connections_that_ask_nothing_leave_open_files_for_those_who_ask(
+    server: subprocess.Popen[str], kept: int, free_port: int
+) -> None:
+    held: list[socket.socket] = []
+    try:
+        for said in UNSAID.values():
+            for _ in range(500 // len(UNSAID) + 1):
+                held.append(socket.create_connection(("127.0.0.1", free_port), timeout=DEADLINE))
+                held[-1].sendall(said)
+            reply = httpx2.post(
+                f"http://127.0.0.1:{free_port}/chat",
+                json={"message": "How do I stream a chat completion?"},
+                timeout=DEADLINE,
+                trust_env=False,
+            )
+            assert read_events(reply.text)[-1][0] == "done"
+        closed = sum(bool(select.select([raw], [], [], 0)[0]) for raw in held)
+        assert kept - 10 <= len(held) - closed <= kept + 10
+    finally:
+        for raw in held:
+            raw.close()
+
+
+def test_many_new_connections_are_taken_in_few_turns_of_the_loop() -> None:
+    turn, asked = 0, []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            asyncio.get_running_loop().call_soon(next_turn)
+        else:
+            asked.append(turn)
+        await Response()(scope, receive, send) if scope["type"] == "http" else None
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        asyncio.get_running_loop().call_soon(next_turn)
+
+    live, count = Live(app), 10 * DOORS
+    with ExitStack() as waiting:
+        for _ in range(count):
+            raw = waiting.enter_context(socket.create_connection(("127.0.0.1", live.port), timeout=DEADLINE))
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        with live:
+            eventually(lambda: len(asked) == count)
+    assert max(asked) - min(asked) < count / 2, "one in a turn would take as many turns as there are"
