@@ -154,7 +154,8 @@ class ChatWords:
     failed_before = Word("This answer failed.", "Cette réponse a échoué.")
     not_kept = Word(
         "This answer could not be kept: copy what you need. The server has no room, or cannot write.",
-        "Cette réponse n'a pas pu être conservée\u00a0: copiez ce dont vous avez besoin. Le serveur manque de place.",
+        "Cette réponse n'a pas pu être conservée\u00a0: copiez ce dont vous avez besoin. Le serveur manque de place, ou"
+        " ne peut pas écrire.",
     )
     kept = Word("What was written is kept.", "Le texte déjà écrit est conservé.")
     receipt_first = Word("first token {seconds} s", "premier jeton {seconds} s")
@@ -174,7 +175,9 @@ class ChatWords:
     poor = Word("Poor answer", "Mauvaise réponse")
     why = Word("What was it? (optional)", "Pourquoi\u00a0? (facultatif)")
     thanks = Word("Thank you.", "Merci.")
-    retrying = Word("The provider did not answer. Trying again", "Le fournisseur n'a pas répondu. Nouvel essai")
+    retrying = Word(
+        "The provider cannot answer yet. Trying again", "Le fournisseur ne peut pas encore répondre. Nouvel essai"
+    )
     fallback = Word("Another provider answers instead.", "Un autre fournisseur répond à sa place.")
     stood_in = Word(
         "{failed} failed, so {provider} answered.", "{failed} a échoué\u00a0: {provider} a répondu à sa place."
