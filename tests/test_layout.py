@@ -33,6 +33,17 @@ def reading_order() -> list[str]:
     return order
 
 
+def test_the_architecture_tells_of_every_module() -> None:
+    text, package = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf8"), ""
+    told = set()
+    for row in re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE):
+        for name in re.findall(r"`([^`]+)`", row):
+            package = package if name.startswith(".") else name.partition(".")[0]
+            told.add(f"{package}{name}" if name.startswith(".") else name)
+    missing = [name for name in reading_order() if name not in told and not name.startswith("api.")]
+    assert not missing, f"docs/ARCHITECTURE.md does not name {', '.join(missing)}"
+
+
 def imported(path: Path, known: set[str]) -> Iterator[str]:
     "The modules of docstral that a file imports, anywhere in it: at its top or inside a function."
     package = ["docstral", *path.relative_to(PACKAGE).parent.parts]
