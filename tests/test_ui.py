@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from docstral.types import (
     StoreError,
 )
 from docstral.web import desk as desk_module
+from docstral.web import markdown
 from docstral.web.accounts import show_account, show_reproduce
 from docstral.web.desk import (
     LONG,
@@ -47,11 +49,11 @@ from docstral.web.desk import (
     show_state,
     stop,
 )
-from docstral.web.markdown import GrowingHTML, render_markdown
+from docstral.web.markdown import LONGEST_MARKUP, GrowingHTML, render_markdown
 from docstral.web.panels import show_chats
 from docstral.web.sources import show_sources
 from docstral.web.ui import build_blocks, make_pages
-from docstral.web.views import Answer, show_answer
+from docstral.web.views import LONGEST_CHAT, Answer, show_answer, show_chat
 from docstral.web.words import ENGLISH, FRENCH, Word, Words
 
 WEB = Path(__file__).resolve().parent.parent / "docstral" / "web"
@@ -136,6 +138,20 @@ async def test_a_long_chat_becomes_html_while_others_are_answered(monkeypatch: p
     for length in (10, LONG + 1):
         await show_answers([Answer("How?", text="x" * length)], ENGLISH)
     assert threads[0] == threading.get_ident() != threads[1]
+
+
+def test_of_a_chat_of_any_size_so_many_characters_are_read_as_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    parse, read = markdown._PARSER.parse, []
+    monkeypatch.setattr(markdown._PARSER, "parse", lambda text, env: read.append(len(text)) or parse(text, env))
+    short, long = "So *it* is [1].\n\n" * 100, "[" * 399_000
+    answers = [Answer("How?", text=text, outcome="uncited") for text in (long, *[short] * 600, long, long, short)]
+    html = show_chat(answers, ENGLISH)
+    assert sum(read) <= LONGEST_CHAT and max(read) <= LONGEST_MARKUP, "of 2.2 million"
+    assert html.count("<em>it</em>") > 200 * 100 and html.rstrip().count(long) == 3 and html.count(escape(short)) > 300
+    growing = GrowingHTML()
+    for size in range(0, 399_000, 40_000):
+        assert long[:size] in growing.render(long[:size])
+    assert max(read) <= LONGEST_MARKUP
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
