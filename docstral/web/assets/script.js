@@ -29,7 +29,11 @@ window.docstral = (() => {
     data = {...data, growing: document.querySelector('#growing .answer')?.id ?? ''};
     ask ? ask({...data, act: name}) : waiting.push([name, data]);
   }
-  function connect(trigger) { ask = trigger; waiting.splice(0).forEach((each) => act(...each)); }
+  function connect(trigger) {
+    ask = trigger;
+    document.body.append(teller);  // not in the page that waits, which has the same script
+    waiting.splice(0).forEach((each) => act(...each));
+  }
 
   // --- Theme: Gradio sets and clears `dark` by the system; what the reader chose wins
   function paint() {
@@ -43,7 +47,6 @@ window.docstral = (() => {
   new MutationObserver(paint).observe(root, {attributes: true, attributeFilter: ['class']});
   addEventListener('DOMContentLoaded', () => {
     paint();
-    document.body.append(teller);
     new MutationObserver(paint).observe(document.body, {attributes: true, attributeFilter: ['class']});
     new MutationObserver(settle).observe(document.body,
       {subtree: true, childList: true, attributes: true, attributeFilter: ['data-value', 'data-seconds', 'aria-busy']});
