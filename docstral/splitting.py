@@ -9,8 +9,8 @@ __all__ = ['PARSER', 'START', 'split_pages', 'answer']
 import os
 import pickle
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from subprocess import DEVNULL, PIPE, Popen
 
 from .corpus import Chunk, Page, split_page
@@ -20,19 +20,19 @@ PARSER = "llama_index.core.node_parser"
 START = "import sys; sys.path[:] = sys.argv[1:]; from docstral.splitting import answer; answer()"
 
 
-def split_pages(pages: Sequence[Page]) -> Iterator[list[Chunk]]:
+def split_pages(pages: Sequence[Page]) -> Generator[list[Chunk], None, None]:
     "The chunks of each page, in their order. Where no process can be started, or the parser is here already, pages are cut here."
     done = 0
     if pages and PARSER not in sys.modules:
-        with suppress(OSError, EOFError, pickle.UnpicklingError):
-            for chunks in _elsewhere(pages):
+        with suppress(Exception), closing(_elsewhere(pages)) as cut:  # what a page does wrong, it does again below
+            for chunks in cut:
                 yield chunks
                 done += 1
     yield from map(split_page, pages[done:])
 
 
-def _elsewhere(pages: Sequence[Page]) -> Iterator[list[Chunk]]:
-    "As another process cuts them. Raises `OSError`, `EOFError` or `pickle.UnpicklingError` where that breaks off."
+def _elsewhere(pages: Sequence[Page]) -> Generator[list[Chunk], None, None]:
+    "As another process cuts them. Raises whatever it comes to where that process fails or sends something else."
     command = [sys.executable or "python", "-c", START, *sys.path]
     with Popen(command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdin and process.stdout

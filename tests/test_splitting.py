@@ -20,7 +20,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "PARSER", "not.imported")
 
 
-def test_another_process_cuts_as_this_one_does() -> None:
+def test_another_process_cuts_as_this_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splitting, "split_page", lambda page: pytest.fail("a page was cut here"))
     assert list(split_pages(PAGES)) == CHUNKS
     assert list(split_pages([])) == []
 
@@ -37,10 +38,12 @@ def test_the_parser_is_not_imported_here() -> None:
     [
         "raise SystemExit(1)",
         "print('no chunks')",
+        "print('INFO: no chunks')",
+        "print('cuda\\nno chunks')",
         START.replace("answer()", "import docstral.splitting as s; cut = s.split_page; "
                       "s.split_page = lambda page: exit() if page.path == '2.md' else cut(page); answer()"),
     ],
-    ids=["ends", "prints", "dies half-way"],
+    ids=["ends", "prints", "prints a number", "prints a name", "dies half-way"],
 )  # fmt: skip
 def test_what_another_process_does_not_cut_is_cut_here(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     monkeypatch.setattr(splitting, "START", start)
@@ -56,5 +59,5 @@ def test_a_process_whose_chunks_nobody_wants_is_ended() -> None:
     before = set(psutil.Process().children())
     pieces = split_pages(PAGES * 1000)
     assert next(pieces) == CHUNKS[0] and set(psutil.Process().children()) - before
-    pieces.close()  # type: ignore[attr-defined]
+    pieces.close()
     assert not set(psutil.Process().children()) - before

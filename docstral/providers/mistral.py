@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from .base import Finished, Model, Provider, ProviderEvent, Request, Text
+from .base import Model, Provider, ProviderEvent, Request, Text
 from .stream import Endpoint, Sessions, get_json, stream_chat
 from .waiting import Limits
 from ..settings import Settings
@@ -56,13 +56,10 @@ async def without_key(events: AsyncGenerator[ProviderEvent, None], key: str) -> 
     async with aclosing(events):
         try:
             async for event in events:
-                if isinstance(event, Text):
-                    if text := clean.feed(event.text):
-                        yield event if text == event.text else Text(text)
-                    continue
-                if isinstance(event, Finished) and (text := clean.rest()):
-                    yield Text(text)
-                yield event
+                if not isinstance(event, Text):
+                    yield event
+                elif text := clean.feed(event.text):
+                    yield event if text == event.text else Text(text)
         except ProviderError:
             if text := clean.rest():
                 yield Text(text)

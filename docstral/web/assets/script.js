@@ -82,8 +82,9 @@ window.docstral = (() => {
     const answer = document.querySelector('#growing .answer');
     const waiting = answer?.querySelector('.waiting')?.textContent;
     if (waiting && !untold) teller.textContent = waiting;
-    if (untold && answer?.ariaBusy !== 'true') teller.textContent = answer?.querySelector('.doc').textContent ?? '';
-    untold = answer?.ariaBusy === 'true';
+    const busy = answer?.getAttribute('aria-busy') === 'true'; // not ariaBusy: Firefox did not have it for long
+    if (untold && !busy) teller.textContent = answer?.querySelector('.doc').textContent ?? '';
+    untold = busy;
   }
 
   // --- Seconds of a notice, counted down
