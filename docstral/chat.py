@@ -283,6 +283,8 @@ class ChatService:
                             if text := draft.reader.feed(event.text[start : start + LONGEST_PIECE]):
                                 yield draft.show(text)
                     elif isinstance(event, Notice):
+                        if event.code == "retrying":
+                            draft.meter.retries[draft.meter.provider] += 1
                         draft.record.notices.append(event.message)
                         yield event
                     else:

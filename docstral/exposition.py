@@ -140,7 +140,9 @@ class Exposition:
         self.citations.labels("valid").inc(len(turn.citations))
         self.citations.labels("weak").inc(sum(citation.weak for citation in turn.citations))
         self.citations.labels("invalid").inc(receipt.citations_dropped)
-        self.retries.labels(receipt.provider).inc(max(receipt.attempts - 1 - len(receipt.fallbacks), 0))
+        self.retries.labels(receipt.provider)  # there with 0 before its first one, which `increase` would else miss
+        for provider, times in meter.retries.items():
+            self.retries.labels(provider).inc(times)
         for provider in receipt.fallbacks:
             self.fallbacks.labels(provider).inc()
 

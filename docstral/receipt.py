@@ -8,6 +8,7 @@ __all__ = ['SECONDS', 'Meter']
 # %% ../nbs/18_receipt.ipynb #6d0e91a3
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ class Meter:
     free: bool = False  # whether the answer costs nothing, however long it is
     finish_reason: str = "stop"
     attempts: int = 0  # requests sent upstream
+    retries: Counter[str] = field(default_factory=Counter)  # of these the ones sent again, by provider
     fallbacks: list[str] = field(default_factory=list)  # providers that failed before this one
     thought: str = ""  # what the model thought before it answered
 

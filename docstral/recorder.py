@@ -44,7 +44,7 @@ def row_of(turn: Turn, meter: Meter, created: datetime, cache: tuple[int, int] =
         receipt.citations_dropped,
         sum(citation.weak for citation in turn.citations),
         receipt.supported,
-        max(receipt.attempts - 1 - len(receipt.fallbacks), 0),
+        meter.retries.total(),
         len(receipt.fallbacks),
         *cache,
     )

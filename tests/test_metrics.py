@@ -8,17 +8,21 @@ from statistics import quantiles
 from typing import Any
 
 import pytest
-from helpers import DEADLINE
+from helpers import DEADLINE, at_once
+from mistral_server import Reply, ScriptedMistral, refusal
 
 import docstral.schema as module
+from docstral.chat import ChatService, Question
 from docstral.exposition import MOST_NAMES, Exposition
 from docstral.metrics import MOST_MODELS, SUMS, WINDOWS, disk, figures, merged, roll_up, series, totals
+from docstral.providers.attempts import Attempts
 from docstral.receipt import Meter
 from docstral.recorder import Recorder
+from docstral.retry import ATTEMPTS
 from docstral.schema import MIGRATIONS
 from docstral.settings import Settings
 from docstral.store import Store, Turn, open_store
-from docstral.types import Citation, Receipt
+from docstral.types import Citation, Message, Receipt
 
 COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 'requests' ORDER BY ordinal_position"
 
@@ -208,3 +212,39 @@ def test_labels_name_no_visitor_and_stay_few() -> None:
     text = exposition.text("")[0].decode()
     assert "ada" not in text and "chat_1" not in text and "msg_" not in text
     assert text.count("docstral_cost_dollars_total{") == MOST_NAMES + 1
+
+
+async def retries_of(service: ChatService, question: Question) -> tuple[int, dict[str, float]]:
+    "Ask; the retries that were counted: in the database, and for Prometheus by provider."
+    service.attempts = Attempts(service.settings, service.provider, sleep=at_once)
+    service.load()
+    try:
+        events = [event async for event in service.ask("ada", question)]
+    finally:
+        await service.close()
+    assert events[-1].type == "done"
+    [family] = service.recorder.exposition.retries.collect()
+    counted = {
+        sample.labels["provider"]: sample.value for sample in family.samples if sample.name == "docstral_retries_total"
+    }
+    return totals(service.store)["retries"], counted
+
+
+async def test_retries_are_those_of_the_provider_that_was_asked_again(
+    settings: Settings, store: Store, mistral: ScriptedMistral
+) -> None:
+    mistral.script(*[refusal(503)] * ATTEMPTS)
+    service = ChatService(settings.but(mistral_api_key="k", fallback=("extractive",)), store)
+    found, counted = await retries_of(service, Question("How do I stream?", provider="mistral"))
+    assert len(mistral.chats) == ATTEMPTS and found == ATTEMPTS - 1
+    assert counted == {"mistral": ATTEMPTS - 1, "extractive": 0}
+
+
+async def test_a_follow_up_that_a_model_rewrote_is_no_retry(
+    settings: Settings, store: Store, mistral: ScriptedMistral
+) -> None:
+    mistral.script(Reply(["How many dimensions does a vector have?"]), Reply(["1,024 [1]."]))
+    history = [Message(role="user", content="What is an embedding?"), Message(role="assistant", content="A vector.")]
+    service = ChatService(settings.but(mistral_api_key="k", follow_ups="model"), store)
+    found, counted = await retries_of(service, Question("And its size?", history=history))
+    assert len(mistral.chats) == 2 and found == 0 and counted == {"mistral": 0}
