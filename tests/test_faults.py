@@ -97,17 +97,22 @@ def running(indexed: Path, pages: Path, tmp_path_factory: pytest.TempPathFactory
             openai_model="local-model",
             answers_per_reader=100,
             request_timeout=20,
-            first_token_timeout=0.5,
-            stall_timeout=0.5,
         )
         service = ChatService(settings, store)
         with ready(service) as live, httpx2.Client(base_url=live.url, timeout=DEADLINE, trust_env=False) as client:
             yield Running(service, client, server)
 
 
+SILENT = {"slow start", "stalled"}  # what is waited for to its end, and so not for long
+
+
 @pytest.fixture(autouse=True)
-def afresh(running: Running) -> None:
+def afresh(running: Running, request: pytest.FixtureRequest) -> None:
     "Nothing is known of the servers yet, and waits between attempts take no time."
+    seconds = 0.5 if "name" in request.fixturenames and request.getfixturevalue("name") in SILENT else DEADLINE
+    limits = {"first_token_timeout": seconds, "stall_timeout": seconds, "request_timeout": DEADLINE}
+    for provider in ("mistral", "openai"):
+        running.service.provider(provider).settings = running.service.settings.but(**limits)  # type: ignore[attr-defined]
     running.service.attempts = Attempts(running.service.settings, running.service.provider, sleep=at_once)
     running.server.requests.clear()
 
