@@ -644,6 +644,34 @@ def test_a_request_that_names_no_host_is_refused_unless_it_is_of_the_time_before
     assert exchange(shop.url, b"GET /health HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+LAST = b"Host: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "statuses"),
+    [
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 5 + b"GET /health HTTP/1.1\r\n" + LAST, [b"200"] * 6),
+        (b"GET http://127.0.0.1/health HTTP/1.1\r\n" + LAST, [b"200"]),
+        (
+            HEAD % b"/chat" + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+            [b"100", b"422"],
+        ),
+        (HEAD % b"/chat" + b"Expect: 100-continue\r\nContent-Length: 99000000\r\n\r\n", [b"413"]),
+        (b"OPTIONS * HTTP/1.1\r\n" + LAST, [b"404"]),
+        (b"CONNECT 127.0.0.1:80 HTTP/1.1\r\n" + LAST, [b"400"]),
+        (b"GET http://[::1 HTTP/1.1\r\n" + LAST, [b"400"]),
+        (b"GET /chat/\x00 HTTP/1.1\r\n" + LAST, [b"400"]),
+        (HEAD % b"/chat" + b"Content-Length: -1\r\n\r\n", [b"400"]),
+        (HEAD % b"/chat" + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n{}", [b"400"]),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [b"400"]),
+        (b"\x16\x03\x01\x02\x00\x01\x00", [b"400"]),
+    ],
+)
+def test_requests_of_every_form_are_answered_or_refused(shop: App, request_: bytes, statuses: list[bytes]) -> None:
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", exchange(shop.url, request_)) == statuses
+    assert httpx2.get(f"{shop.url}/health", trust_env=False).json()["status"] == "ok"
+
+
 def test_a_body_whose_end_is_told_in_two_ways_is_refused_with_what_comes_after_it(shop: App) -> None:
     hidden = b"GET /chats HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     begin = b"POST /chat HTTP/1.1\r\nHost: 127.0.0.1\r\n"
