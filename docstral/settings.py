@@ -26,6 +26,8 @@ def as_path(name: str, text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise SettingsError(f"{name} is {str(text)!r}; there is no home of that user.") from error
+    except ValueError as error:  # asking for a home that is named with a null character
+        raise SettingsError(f"{name} is {str(text)!r}; no path holds such characters.") from error
 
 # %% ../nbs/01_settings.ipynb #81a651bc
 def read_value(
