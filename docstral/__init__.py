@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Answer": "library",
     "DocStral": "library",
-    "DocStralError": "types",
+    "DocStralError": "errors",
     "Question": "chat",
     "Settings": "settings",
     "ask": "library",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .store import MessageRecord
-from .types import QuestionError
+from .errors import QuestionError
 
 # %% ../nbs/38_account.ipynb #5fbd42d5
 Account = dict[str, Any]

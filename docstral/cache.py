@@ -17,7 +17,7 @@ import numpy as np
 from .corpus import digest_of
 from .embed import Embedder, Vectors
 from .store import Store
-from .types import ProviderError
+from .errors import ProviderError
 
 # %% ../nbs/10_cache.ipynb #05474eb8
 LONGEST_BATCH = 40_000  # characters in one request, about 10,000 tokens: mistral-embed takes 16,384

@@ -52,23 +52,15 @@ from .search import Search, newer_search, open_search
 from .settings import Settings
 from .store import Store, Turn, list_messages
 from .traces import Tracing
-from docstral.types import (
-    ChatStarted,
-    Delta,
+from docstral.errors import (
     DocStralError,
-    Done,
     EmptyAnswerError,
-    Event,
-    Failed,
     IndexNotReadyError,
-    Message,
-    Notice,
     ProviderError,
     QuestionError,
-    Sources,
     StoreError,
-    new_id,
 )
+from .types import ChatStarted, Delta, Done, Event, Failed, Message, Notice, Sources, new_id
 from .queue import Written
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 
 from .store import ChatRecord, Store, get_chat
 from .titles import LONGEST_TITLE
-from .types import NotFoundError, QuestionError
+from .errors import NotFoundError, QuestionError
 
 # %% ../nbs/39_chats.ipynb #0bc420b8
 def check_text(name: str, text: str, longest: int) -> str:

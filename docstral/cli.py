@@ -20,7 +20,7 @@ from typing import Any
 
 from . import __version__
 from .settings import Settings
-from .types import CorpusError, DocStralError, QuestionError
+from .errors import CorpusError, DocStralError, QuestionError
 
 # %% ../nbs/78_cli.ipynb #4e0c9e03
 def parser() -> argparse.ArgumentParser:
@@ -294,7 +294,8 @@ def run_ask(arguments: argparse.Namespace) -> None:
 def print_stream(docs: Any, question: str, wishes: dict[str, Any]) -> str:
     "Print an answer as it comes, then its sources and its receipt; returns its id. Raises what went wrong."
     from docstral.library import Answer
-    from docstral.types import Delta, Done, Failed, Notice, Sources, as_error
+    from docstral.errors import as_error
+    from docstral.types import Delta, Done, Failed, Notice, Sources
 
     sources: list[Any] = []
     for event in docs.stream(question, **wishes):

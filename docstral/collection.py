@@ -37,7 +37,7 @@ from docstral.index import (
 from .settings import Settings
 from .splitting import split_pages
 from .store import Store
-from .types import CorpusError, SearchIndexError, StoreError
+from .errors import CorpusError, SearchIndexError, StoreError
 
 # %% ../nbs/12_collection.ipynb #ebb27f0e
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .mdx import FRONT_MATTER, clean_markdown, clean_mdx
-from .types import CorpusError
+from .errors import CorpusError
 
 # %% ../nbs/04_corpus.ipynb #18e6764e
 def shipped_corpus() -> Path:

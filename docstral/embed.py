@@ -17,7 +17,13 @@ import orjson
 from numpy.typing import NDArray
 
 from .settings import Settings
-from .types import KeyMissingError, ProviderTimeoutError, SearchIndexError, UnreachableError, UpstreamError
+from docstral.errors import (
+    KeyMissingError,
+    ProviderTimeoutError,
+    SearchIndexError,
+    UnreachableError,
+    UpstreamError,
+)
 from .upstream import error_for
 
 # %% ../nbs/09_embed.ipynb #6939b2b2

@@ -17,7 +17,7 @@ from typing import Any
 
 from .ranking import LISTS
 from .search import Search
-from .types import CorpusError
+from .errors import CorpusError
 
 # %% ../nbs/70_evaluate.ipynb #d2862159
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from pydantic import (
 
 from .store import ChatRecord, MessageRecord, Store, get_chat, insert_message, list_messages
 from .titles import LONGEST_TITLE
-from .types import Citation, Failed, Outcome, Passage, QuestionError, Receipt, new_id
+from .errors import QuestionError
+from .types import Citation, Failed, Outcome, Passage, Receipt, new_id
 
 # %% ../nbs/39_exports.ipynb #4bfaadd4
 LARGEST_FILE = 5_000_000  # bytes

@@ -17,7 +17,8 @@ from .prompt import recent
 from .providers.base import Provider, Request, Sent, Text, Usage
 from .ranking import language_of
 from .terms import terms
-from .types import DocStralError, Message
+from .errors import DocStralError
+from .types import Message
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from .engines.duckdb import Connection
 from .retry import CircuitBreaker, RetryBudget
 from .store import Store
-from .types import PausedError, ProviderError, StoreError
+from .errors import PausedError, ProviderError, StoreError
 
 # %% ../nbs/20_health.ipynb #9b5b013a
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from .corpus import Chunk
 from .embed import Vectors
 from .store import Store
 from .terms import terms
-from .types import SearchIndexError
+from .errors import SearchIndexError
 
 # %% ../nbs/11_index.ipynb #4baf6a23
 class VectorIndex(Protocol):

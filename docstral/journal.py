@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .types import StoreError
+from .errors import StoreError
 
 # %% ../nbs/02_journal.ipynb #5b582208
 MAKE = "CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY, entry BLOB NOT NULL)"

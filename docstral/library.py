@@ -26,20 +26,8 @@ from .prompt import fit
 from .reproduce import reproduce
 from .settings import Settings
 from .store import ChatRecord, get_message, list_chats, open_store
-from docstral.types import (
-    ChatStarted,
-    Citation,
-    DocStralError,
-    Done,
-    Event,
-    Failed,
-    Outcome,
-    Passage,
-    QuestionError,
-    Receipt,
-    Sources,
-    as_error,
-)
+from .errors import DocStralError, QuestionError, as_error
+from .types import ChatStarted, Citation, Done, Event, Failed, Outcome, Passage, Receipt, Sources
 
 # %% ../nbs/76_library.ipynb #5c455fda
 @dataclass(frozen=True, slots=True)

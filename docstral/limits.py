@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-from .types import BusyError, StoppingError, TooManyAnswersError
+from .errors import BusyError, StoppingError, TooManyAnswersError
 
 # %% ../nbs/29_limits.ipynb #0aa594ef
 @lru_cache(maxsize=1024)

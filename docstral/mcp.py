@@ -24,18 +24,8 @@ from starlette.routing import Route
 from . import __version__
 from .api.http import address_of
 from .chat import ChatService, Question
-from docstral.types import (
-    Citation,
-    DocStralError,
-    Done,
-    Failed,
-    Outcome,
-    Passage,
-    Receipt,
-    SettingsError,
-    Sources,
-    as_error,
-)
+from .errors import DocStralError, SettingsError, as_error
+from .types import Citation, Done, Failed, Outcome, Passage, Receipt, Sources
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer

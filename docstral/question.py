@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from .store import MessageRecord
-from .types import Message, NotFoundError, QuestionError
+from .errors import NotFoundError, QuestionError
+from .types import Message
 
 # %% ../nbs/29_question.ipynb #055309a7
 LONGEST_QUESTION = 4_000  # characters

@@ -16,7 +16,7 @@ import orjson
 
 from .engines.duckdb import Connection, Engine
 from .journal import Journal
-from .types import StoreError, StoreUnreachableError
+from .errors import StoreError, StoreUnreachableError
 
 # %% ../nbs/02_queue.ipynb #5abbc126
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from .embed import Embedder
 from .glossary import in_english, other_makers
 from .index import K1, Index, word_scores
 from .terms import terms
-from .types import ProviderError, SettingsError, StoreError
+from .errors import ProviderError, SettingsError, StoreError
 
 # %% ../nbs/13_ranking.ipynb #d24f862f
 FRENCH = frozenset(

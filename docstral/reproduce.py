@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .store import MessageRecord
-from .types import QuestionError
+from .errors import QuestionError
 
 # %% ../nbs/37_reproduce.ipynb #f2c49e0a
 FORMS = {"curl": "sh", "python": "py", "javascript": "mjs", "notebook": "ipynb"}  # and how their files end

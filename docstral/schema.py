@@ -10,7 +10,7 @@ import logging
 from datetime import UTC, datetime
 
 from .engines.duckdb import Engine
-from .types import StoreError
+from .errors import StoreError
 
 # %% ../nbs/02_schema.ipynb #b8c591f1
 MIGRATIONS = [

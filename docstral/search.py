@@ -35,7 +35,8 @@ from .index import Index, StoredVectors
 from .ranking import Ranker, Ranking
 from .settings import Settings
 from .store import Store
-from .types import Passage, SearchIndexError
+from .errors import SearchIndexError
+from .types import Passage
 
 # %% ../nbs/14_search.ipynb #e16a366f
 def default_threshold(chunks: int) -> float:

@@ -35,7 +35,7 @@ from .mcp import serving
 from .settings import Settings
 from .snapshot import announced
 from .store import open_store
-from .types import DocStralError, ServerError
+from .errors import DocStralError, ServerError
 from .web.page import Later
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from .types import SettingsError
+from .errors import SettingsError
 
 # %% ../nbs/01_settings.ipynb #ed19e1e7
 def as_path(name: str, text: str | Path) -> Path:

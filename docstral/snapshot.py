@@ -21,7 +21,7 @@ from .schema import migrate
 from .settings import Settings
 from .store import Store, open_store
 from .transfer import transfer
-from .types import StoreError, StoreLockedError
+from .errors import StoreError, StoreLockedError
 
 # %% ../nbs/34_snapshot.ipynb #e07d2cf5
 COPY = "snapshot.duckdb"  # in the data folder

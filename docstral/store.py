@@ -24,16 +24,8 @@ from .engines.duckdb import Connection, DuckDB, Engine
 from .journal import Journal
 from .schema import migrate
 from .settings import Settings
-from docstral.types import (
-    Citation,
-    NotFoundError,
-    Outcome,
-    Passage,
-    Receipt,
-    SettingsError,
-    StoreError,
-    new_id,
-)
+from .errors import NotFoundError, SettingsError, StoreError
+from .types import Citation, Outcome, Passage, Receipt, new_id
 from .queue import Result, Row, WriteQueue, Written
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ import aiohttp
 from .collection import Progress
 from .corpus import SUFFIXES, Problem, shipped_corpus, site_address
 from .settings import Settings, is_loopback
-from .types import CorpusError, SettingsError, UnreachableError
+from .errors import CorpusError, SettingsError, UnreachableError
 from .upstream import seconds_to_wait
 
 # %% ../nbs/72_sync.ipynb #dcefef12

@@ -13,7 +13,8 @@ from typing import Any
 
 from .logs import request_id
 from .settings import Settings
-from .types import Receipt, SettingsError
+from .errors import SettingsError
+from .types import Receipt
 
 # %% ../nbs/33_traces.ipynb #d09c41df
 PROVIDERS = {"mistral": "mistral_ai"}  # OpenTelemetry's names for providers, where they differ from ours

@@ -18,7 +18,7 @@ from .engines.duckdb import Connection, DuckDB, Engine, log_of
 from .schema import migrate
 from .settings import is_server
 from .store import Store, journal_of, server
-from .types import StoreError
+from .errors import StoreError
 
 # %% ../nbs/33_transfer.ipynb #facbc6a3
 TABLES = ("users", "chats", "messages", "requests", "hours", "collections", "pages", "chunks", "embeddings")

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from docstral.types import (
+from docstral.errors import (
     ForbiddenError,
     KeyRejectedError,
     ModelUnknownError,

@@ -5,10 +5,10 @@ from mistral_server import ScriptedMistral, refusal
 
 from docstral.account import account_text, bars, explain_answer
 from docstral.chat import ChatService, Question
+from docstral.errors import QuestionError
 from docstral.library import DocStral
 from docstral.settings import Settings
 from docstral.store import get_message
-from docstral.types import QuestionError
 
 
 async def account_of(service: ChatService, text: str) -> dict:  # type: ignore[type-arg]

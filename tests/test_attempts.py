@@ -7,21 +7,20 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from docstral.providers.attempts import Attempts
-from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Thought, Writing, make_provider
-from docstral.settings import Settings
-from docstral.types import (
+from docstral.errors import (
     KeyRejectedError,
     NoQuotaError,
-    Notice,
     OverloadedError,
-    Passage,
     PausedError,
     ProviderError,
     RateLimitedError,
     RequestRefusedError,
     UnreachableError,
 )
+from docstral.providers.attempts import Attempts
+from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Thought, Writing, make_provider
+from docstral.settings import Settings
+from docstral.types import Notice, Passage
 
 PASSAGE = Passage("a::0", "A", "", "a", "text", 1.0)
 REQUEST = Request("?", [], [PASSAGE], model="large")

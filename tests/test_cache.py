@@ -5,9 +5,9 @@ from mistral_server import ScriptedMistral, refusal
 
 from docstral.cache import EmbeddingCache, batches, digest_of
 from docstral.embed import MistralEmbedder
+from docstral.errors import KeyRejectedError, RateLimitedError
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import KeyRejectedError, RateLimitedError
 
 
 @pytest.fixture

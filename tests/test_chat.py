@@ -11,22 +11,13 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral import chat as chat_module
 from docstral.chat import LONGEST_QUESTION, ChatService, Question
+from docstral.errors import DocStralError, QuestionError
 from docstral.journal import Journal
 from docstral.metrics import recent, totals
 from docstral.retry import ATTEMPTS
 from docstral.settings import Settings
 from docstral.store import Store, list_chats, list_messages
-from docstral.types import (
-    ChatStarted,
-    Delta,
-    DocStralError,
-    Done,
-    Event,
-    Failed,
-    Notice,
-    QuestionError,
-    Sources,
-)
+from docstral.types import ChatStarted, Delta, Done, Event, Failed, Notice, Sources
 
 STREAM = "How do I stream a chat completion?"
 

@@ -26,11 +26,12 @@ from docstral.chats import (
     search_chats,
     snippet,
 )
+from docstral.errors import NotFoundError, QuestionError, RateLimitedError
 from docstral.exports import LARGEST_FILE, as_json, as_markdown, export_chat, import_chat, tamed
 from docstral.settings import Settings
 from docstral.store import Store, Turn, get_chat, get_message, list_chats, list_messages, open_store, save_turn
 from docstral.titles import LONGEST_TITLE, title_of
-from docstral.types import Citation, Event, NotFoundError, Passage, QuestionError, RateLimitedError, Receipt, new_id
+from docstral.types import Citation, Event, Passage, Receipt, new_id
 
 STREAM = "How do I stream a chat completion?"
 PASSAGE = Passage("a.md::0", "Page [1]", "Section", "https://a.example/x", "Text with “quotes”.", 0.5, licence="MIT")

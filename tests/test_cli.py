@@ -170,8 +170,8 @@ def test_a_port_in_use_is_one_clear_line(run: Run) -> None:
 
 @pytest.mark.parametrize("port", ["65536", "99999"])
 def test_a_port_that_is_none_is_refused(port: str) -> None:
+    from docstral.errors import ServerError
     from docstral.serve import listen
-    from docstral.types import ServerError
 
     with pytest.raises(ServerError):
         listen("127.0.0.1", int(port)).close()

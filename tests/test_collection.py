@@ -11,10 +11,10 @@ from docstral import collection
 from docstral import search as search_module
 from docstral.collection import Report, folders_to_use
 from docstral.embed import StaticEmbedder, Vectors
+from docstral.errors import CorpusError, KeyRejectedError
 from docstral.search import Search, open_search
 from docstral.settings import Settings
 from docstral.store import Store, open_store
-from docstral.types import CorpusError, KeyRejectedError
 
 
 class CountingEmbedder:

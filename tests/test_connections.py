@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from docstral import connections
 from docstral.chat import ChatService
+from docstral.errors import ServerError
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import ServerError
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 PART = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Padding: "

@@ -18,9 +18,10 @@ from side_by_side import Copy, RoundRobin, Visitor
 
 from docstral.chat import ChatService, Question
 from docstral.chats import delete_chat, restore_chat
+from docstral.errors import NotFoundError
 from docstral.settings import Settings
 from docstral.store import list_chats, list_messages, open_store
-from docstral.types import Delta, Done, NotFoundError
+from docstral.types import Delta, Done
 
 READERS = 30
 SECONDS = 12.0  # of load; the copy dies in the middle

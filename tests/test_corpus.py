@@ -9,7 +9,7 @@ from helpers import at_most
 
 from docstral.collection import files_signature
 from docstral.corpus import LARGEST_PAGE, LONGEST_CHUNK, Page, Problem, blocks, read_folders, shipped_corpus, split_page
-from docstral.types import CorpusError
+from docstral.errors import CorpusError
 
 GOOD = "# Good\n\nThis page can be read.\n"
 

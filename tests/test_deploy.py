@@ -19,9 +19,10 @@ from helpers import DEADLINE, ROOT, caddy, free_port, ready, tool
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.chat import ChatService, Question
+from docstral.errors import StoreError
 from docstral.settings import Settings
 from docstral.store import Store, open_store
-from docstral.types import Done, Notice, StoreError
+from docstral.types import Done, Notice
 
 PRODUCTION = {"app", "proxy", "postgres", "vllm", "dcgm-exporter", "prometheus", "grafana"}
 CHECK_IMAGE = ROOT / "scripts" / "check_image.py"

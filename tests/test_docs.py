@@ -17,9 +17,9 @@ from helpers import DEADLINE, ROOT
 from docstral.api.app import create_api
 from docstral.chat import ChatService
 from docstral.cli import parser
+from docstral.errors import DocStralError
 from docstral.question import Question
 from docstral.settings import Settings, variable
-from docstral.types import DocStralError
 
 API, SETUP = ROOT / "docs" / "API.md", ROOT / "docs" / "SETUP.md"
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

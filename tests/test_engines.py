@@ -15,10 +15,11 @@ from helpers import DEADLINE, ROOT, eventually
 from postgres_server import PostgresServer
 
 from docstral.engines.postgres import numbered
+from docstral.errors import SettingsError, StoreError, StoreUnreachableError
 from docstral.schema import FIRST_ON_SERVER, ON_SERVER
 from docstral.settings import Settings
 from docstral.store import Store, Turn, list_chats, open_store, save_turn
-from docstral.types import Receipt, SettingsError, StoreError, StoreUnreachableError
+from docstral.types import Receipt
 
 TURN = Turn("ada", "chat_1", "msg_1", "How?", "So.", "uncited", Receipt("mistral", "small"), "How?")
 

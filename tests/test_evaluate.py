@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from docstral.corpus import shipped_corpus
+from docstral.errors import CorpusError
 from docstral.evaluate import evaluate, read_questions
 from docstral.search import open_search
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import CorpusError
 
 # Measured: hit@1 .66, hit@5 .95, MRR@10 .78, French hit@5 .95, refused .58, lost .05
 FLOORS = {"hit@1": 0.62, "hit@5": 0.90, "MRR@10": 0.74, "refused": 0.52}

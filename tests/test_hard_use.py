@@ -26,10 +26,11 @@ from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral import schema, serve
 from docstral.chat import ChatService, Question
+from docstral.errors import StoreError
 from docstral.providers import attempts
 from docstral.settings import Settings
 from docstral.store import Store, Turn, list_messages, save_turn
-from docstral.types import ChatStarted, Done, Receipt, StoreError, new_id
+from docstral.types import ChatStarted, Done, Receipt, new_id
 
 STREAM = "How do I stream a chat completion?"
 WHOLE = "Set `stream` to true. " * 5 + "That is all [1]."
@@ -155,7 +156,7 @@ from pathlib import Path
 from docstral.chat import ChatService, Question
 from docstral.settings import Settings
 from docstral.store import Store, list_messages
-from docstral.types import StoreError
+from docstral.errors import StoreError
 
 folder, pages = Path(sys.argv[1]), Path(sys.argv[2])
 filler = folder / "filler"

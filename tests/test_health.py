@@ -9,12 +9,12 @@ import pytest
 from helpers import at_once
 from mistral_server import ScriptedMistral, refusal
 
+from docstral.errors import OverloadedError, PausedError, ProviderError, RateLimitedError, StoreError
 from docstral.health import FRESH, Health, SharedHealth
 from docstral.providers.attempts import Attempts
 from docstral.providers.base import Request, make_provider
 from docstral.settings import Settings
 from docstral.store import Store, open_store
-from docstral.types import OverloadedError, PausedError, ProviderError, RateLimitedError, StoreError
 
 DOWN = OverloadedError("The provider is overloaded.")
 COPIES = 3

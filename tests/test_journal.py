@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import DEADLINE, ROOT
 
+from docstral.errors import StoreError
 from docstral.journal import Journal
-from docstral.types import StoreError
 
 KILLED = """
 import os, sys

@@ -10,13 +10,13 @@ from mistral_server import Reply, ScriptedMistral, refusal
 
 from docstral.chat import ChatService
 from docstral.embed import MistralEmbedder
+from docstral.errors import KeyMissingError, ProviderError
 from docstral.providers.base import Request, choose_provider
 from docstral.providers.mistral import MistralProvider
 from docstral.providers.openai_compatible import OpenAIProvider
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import KeyMissingError, ProviderError
 
 CANARY = "sk-canary-5f1d2c9b7e"
 OWNERS = "sk-owners-0a1b2c3d4e"

@@ -14,9 +14,10 @@ from helpers import DEADLINE, ROOT, eventually
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral import Answer, DocStral, DocStralError, Settings, library
+from docstral.errors import CorpusError, QuestionError, RateLimitedError, StoreError
 from docstral.library import as_error
 from docstral.store import list_chats, list_messages
-from docstral.types import ChatStarted, CorpusError, Delta, Done, Failed, QuestionError, RateLimitedError, StoreError
+from docstral.types import ChatStarted, Delta, Done, Failed
 
 STREAM = "How do I stream a chat completion?"
 

@@ -13,11 +13,11 @@ from mcp.client.streamable_http import streamable_http_client
 from mistral_server import Gate, Reply, ScriptedMistral
 
 from docstral.chat import ChatService
+from docstral.errors import BusyError, SettingsError, StoppingError, TooManyAnswersError
 from docstral.limits import RETRY_AFTER, Limits, network_of
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import BusyError, SettingsError, StoppingError, TooManyAnswersError
 from docstral.web.desk import Desk, Reader, ask, follow
 from docstral.web.words import FRENCH
 

@@ -18,11 +18,11 @@ from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral import mcp as module
 from docstral.chat import ChatService
+from docstral.errors import SettingsError
 from docstral.mcp import make_server
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import SettingsError
 
 STREAM = "How do I stream a chat completion?"
 

@@ -5,12 +5,13 @@ import pytest
 from mistral_server import Reply, ScriptedMistral, refusal
 
 from docstral.chat import ChatService, Question
+from docstral.errors import NotAnApiError, ProviderError
 from docstral.providers import mistral as mistral_module
 from docstral.providers.base import Model, Request, Text, Writing
 from docstral.providers.mistral import MistralProvider, read_models
 from docstral.providers.openai_compatible import OpenAIProvider
 from docstral.settings import Settings
-from docstral.types import Done, NotAnApiError, ProviderError
+from docstral.types import Done
 
 
 @pytest.mark.parametrize("reply", [None, [], {}, {"data": None}, {"data": [1]}, {"data": [{"name": "x"}]}, "text"])

@@ -13,8 +13,8 @@ from helpers import DEADLINE
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
 from docstral.api.openai import NO_KEY, SentMessage, conversation
+from docstral.errors import QuestionError
 from docstral.store import Store
-from docstral.types import QuestionError
 
 STREAM = "How do I stream a chat completion?"
 ASKED: list[Any] = [{"role": "user", "content": STREAM}]

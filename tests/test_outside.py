@@ -9,10 +9,11 @@ import pytest
 from helpers import DEADLINE, read_events, ready
 
 from docstral.chat import ChatService, Question
+from docstral.errors import OverloadedError
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Usage, register_provider
 from docstral.settings import PROVIDERS, Settings
 from docstral.store import Store
-from docstral.types import Done, Notice, OverloadedError
+from docstral.types import Done, Notice
 
 
 class Parrot(Provider):

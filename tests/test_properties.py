@@ -37,6 +37,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_plai
 from docstral.api.http import encode
 from docstral.citations import CitationReader
 from docstral.corpus import LONGEST_BLOCK, Page, blocks, split_page
+from docstral.errors import SettingsError
 from docstral.exports import ChatFile, TurnFile, as_json, as_markdown, export_chat, import_chat
 from docstral.exposition import Exposition
 from docstral.followups import search_text
@@ -51,7 +52,7 @@ from docstral.settings import Settings, read_value, variable
 from docstral.store import MessageRecord, Store, Turn, get_chat, list_messages, save_turn
 from docstral.support import WEAK, _evidence, check, supported
 from docstral.titles import title_of
-from docstral.types import Citation, Delta, Failed, Outcome, Passage, Receipt, SettingsError, new_id
+from docstral.types import Citation, Delta, Failed, Outcome, Passage, Receipt, new_id
 from docstral.web.markdown import render_markdown
 
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "docstral-hypothesis")  # nothing in the tree

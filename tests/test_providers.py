@@ -12,10 +12,11 @@ import pytest
 from mistral_server import Gate, Reply, ScriptedMistral, event, refusal
 
 from docstral.embed import MistralEmbedder
+from docstral.errors import KeyMissingError, ProviderError, ProviderTimeoutError, QuestionError
 from docstral.providers.base import PROVIDERS, Finished, Request, Sent, Text, Usage, choose_provider, make_provider
 from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
-from docstral.types import KeyMissingError, Message, ProviderError, ProviderTimeoutError, QuestionError
+from docstral.types import Message
 
 KEY = "sk-secret-0123456789"
 DEADLINE = 15.0  # seconds: generous, since the limits set below are well under one

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from docstral.chat import ChatService
+from docstral.errors import DocStralError, EngineError, ModelUnknownError, SettingsError
 from docstral.providers.base import PROVIDERS, Request, choose_provider, make_provider
 from docstral.providers.vllm import VllmProvider, first_cause, read_options, start_failure
 from docstral.settings import Settings
 from docstral.store import Store
-from docstral.types import DocStralError, EngineError, ModelUnknownError, SettingsError
 
 MODEL = "mistralai/Ministral-8B-Instruct-2410"
 REQUEST = Request("Hi", [{"role": "user", "content": "Hi"}])

@@ -11,10 +11,10 @@ from helpers import DEADLINE, eventually
 
 from docstral import queue as module
 from docstral.engines.duckdb import Connection, DuckDB
+from docstral.errors import StoreError
 from docstral.journal import Journal
 from docstral.queue import WriteQueue
 from docstral.schema import migrate
-from docstral.types import StoreError
 
 
 class Users:

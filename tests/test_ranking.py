@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from docstral.errors import SettingsError
 from docstral.glossary import glossary, in_english
 from docstral.ranking import language_of, path_weights, votes
 from docstral.search import Search, open_search
 from docstral.settings import Settings
 from docstral.store import Store
 from docstral.terms import terms
-from docstral.types import SettingsError
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from helpers import DEADLINE, Live, read_events
 from mistral_server import Reply, ScriptedMistral
 
 from docstral.chat import ChatService, Question
+from docstral.errors import QuestionError
 from docstral.reproduce import FORMS, THROUGH, reproduce
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import MessageRecord, Store, get_message
-from docstral.types import Done, QuestionError
+from docstral.types import Done
 
 HOSTILE = (
     "How do I stream a chat completion? It's \"so\" `whoami` $(id) ${HOME} !! \\n \\u0041 %s {x} [1] 'EOF'\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from docstral.errors import SettingsError
 from docstral.settings import Settings, settings_file
-from docstral.types import SettingsError
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ LOOK = """
 import sys
 from pathlib import Path
 from docstral.snapshot import open_snapshot
-from docstral.types import DocStralError
+from docstral.errors import DocStralError
 try:
     with open_snapshot(Path(sys.argv[1])) as data:
         print(*(data.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("messages", "requests")))

@@ -17,6 +17,7 @@ from helpers import DEADLINE, ROOT
 
 from docstral import schema as module
 from docstral.engines.duckdb import Connection, connect
+from docstral.errors import NotFoundError, StoreError, StoreLockedError
 from docstral.journal import Journal
 from docstral.queue import WriteQueue
 from docstral.schema import FIRST_ON_SERVER, MIGRATIONS, ON_SERVER, SHARED, migrate
@@ -33,7 +34,7 @@ from docstral.store import (
     save_turn,
     save_turns,
 )
-from docstral.types import Citation, NotFoundError, Passage, Receipt, StoreError, StoreLockedError, new_id
+from docstral.types import Citation, Passage, Receipt, new_id
 
 PASSAGE = Passage("a.md::0", "Page", "Section", "https://a.example", "Text with “quotes”.", 0.5)
 

@@ -16,8 +16,8 @@ import pytest
 
 from docstral import sync as module
 from docstral.corpus import find_files, read_folders, shipped_corpus
+from docstral.errors import CorpusError, SettingsError, UnreachableError
 from docstral.sync import SyncReport, listed_files, sync, sync_now
-from docstral.types import CorpusError, SettingsError, UnreachableError
 
 NAME = "platform-docs-public"
 COMMIT = "222f4ba9114f84ce9f2d718b9a12fbac1e527f4b"

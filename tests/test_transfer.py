@@ -12,13 +12,14 @@ from helpers import DEADLINE, docstral
 
 from docstral import transfer as module
 from docstral.engines.duckdb import Connection
+from docstral.errors import StoreError
 from docstral.journal import Journal
 from docstral.metrics import merged, roll_up
 from docstral.schema import MIGRATIONS
 from docstral.settings import Settings
 from docstral.store import Store, Turn, journal_of, list_messages, open_store, save_turn
 from docstral.transfer import TABLES, move
-from docstral.types import Citation, Passage, Receipt, StoreError
+from docstral.types import Citation, Passage, Receipt
 
 TEXTS = [
     "plain", "", "quotes ' \" ` and \\ \\x00 \\u0000", "🤖 é e\u0301 \u202e \ufffd \U0010ffff", "a\tb\nc\r\n",

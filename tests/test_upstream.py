@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from docstral.types import ProviderError
+from docstral.errors import ProviderError
 from docstral.upstream import LONGEST_WAIT, SHORTEST_KEY, Without, error_for, said, seconds_to_wait
 
 BODIES = {

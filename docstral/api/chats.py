@@ -40,7 +40,8 @@ from ..exports import ChatFile, as_json, as_markdown, export_chat, import_chat
 from ..store import ChatRecord, MessageRecord, get_chat, list_chats, list_messages
 from ..settings import PROVIDERS
 from ..titles import LONGEST_TITLE
-from ..types import Message, QuestionError
+from ..errors import QuestionError
+from ..types import Message
 
 # %% ../../nbs/43_api_chats.ipynb #f6821eba
 def told(**limits: Any) -> Any:

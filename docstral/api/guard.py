@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE', 'QUESTION', 'ASKING', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
-           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'ForeignPageError', 'UnknownHostError', 'LongHeadersError',
-           'SlowRequestError', 'TooManyRequestsError', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
-           'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Guard']
+           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates', 'is_here',
+           'read_body', 'again', 'framing', 'reply_headers', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -26,30 +25,15 @@ from .http import error_reply
 from ..exports import LARGEST_FILE
 from ..limits import network_of
 from ..settings import Settings, is_loopback
-from ..types import DocStralError, TooLargeError
-
-# %% ../../nbs/42_api_guard.ipynb #3538d32b
-class ForeignPageError(DocStralError):
-    code, status = "foreign_page", 403
-    default_action = "Ask from the app's own page, or name the other in DOCSTRAL_ORIGINS."
-
-
-class UnknownHostError(DocStralError):
-    code, status = "unknown_host", 421
-    default_action = "Open http://127.0.0.1 with the app's port, or name this host in DOCSTRAL_HOSTS."
-
-
-class LongHeadersError(DocStralError):
-    code, status, default_action = "long_headers", 431, "Send fewer or shorter headers; cookies are headers too."
-
-
-class SlowRequestError(DocStralError):
-    code, status, retryable, default_action = "slow_request", 408, True, "Send the body faster, or in parts."
-
-
-class TooManyRequestsError(DocStralError):
-    code, status, retryable = "too_many_requests", 429, True
-    default_action = "Wait and ask again; DOCSTRAL_RATE_LIMIT says how much is let in."
+from docstral.errors import (
+    DocStralError,
+    ForeignPageError,
+    LongHeadersError,
+    SlowRequestError,
+    TooLargeError,
+    TooManyRequestsError,
+    UnknownHostError,
+)
 
 # %% ../../nbs/42_api_guard.ipynb #340afeb7
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::\d{1,5})?")

@@ -28,7 +28,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..types import DocStralError, Event, QuestionError, StoppingError
+from ..errors import DocStralError, QuestionError, StoppingError
+from ..types import Event
 
 # %% ../../nbs/40_api_http.ipynb #506e97e0
 COOKIE = "docstral_session"

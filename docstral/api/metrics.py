@@ -26,7 +26,7 @@ from ..gpu import gpus
 from ..logs import note, request_id
 from ..metrics import WINDOWS, disk, totals
 from ..snapshot import take_snapshot
-from ..types import NotFoundError
+from ..errors import NotFoundError
 
 log = logging.getLogger("docstral.http")
 

@@ -25,19 +25,8 @@ from .replies import ASKING, CHUNK, Completion, ModelList, content
 from ..chat import ChatService, Question
 from ..exports import first_mistake
 from ..settings import PROVIDERS
-from docstral.types import (
-    ChatStarted,
-    Delta,
-    Done,
-    Event,
-    Failed,
-    Message,
-    Notice,
-    QuestionError,
-    Receipt,
-    Sources,
-    as_error,
-)
+from ..errors import QuestionError, as_error
+from ..types import ChatStarted, Delta, Done, Event, Failed, Message, Notice, Receipt, Sources
 
 # %% ../../nbs/47_api_openai.ipynb #65e913c3
 MODEL = "docstral"  # this name asks for the model of the settings

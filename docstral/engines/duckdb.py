@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..types import StoreError, StoreLockedError
+from ..errors import StoreError, StoreLockedError
 
 # %% ../../nbs/02_engines_duckdb.ipynb #9c188c8e
 class Connection(Protocol):

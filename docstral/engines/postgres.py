@@ -25,7 +25,7 @@ from psycopg.types.string import StrDumperUnknown, TextBinaryLoader
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from .duckdb import Connection, first_line
-from ..types import SettingsError, StoreError, StoreUnreachableError
+from ..errors import SettingsError, StoreError, StoreUnreachableError
 
 # %% ../../nbs/02_engines_postgres.ipynb #265d3146
 @lru_cache(1000)

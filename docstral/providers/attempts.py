@@ -17,14 +17,8 @@ from ..health import Health
 from .base import Provider, ProviderEvent, Request, Text, Thought, Writing
 from ..retry import ATTEMPTS, pause
 from ..settings import Settings
-from docstral.types import (
-    DocStralError,
-    EndlessError,
-    Notice,
-    ProviderError,
-    RequestRefusedError,
-    SettingsError,
-)
+from ..errors import DocStralError, EndlessError, ProviderError, RequestRefusedError, SettingsError
+from ..types import Notice
 
 # %% ../../nbs/26_providers_attempts.ipynb #2f947928
 LONGEST_ANSWER = 400_000  # characters, with what was thought: three times what 32,768 tokens come to

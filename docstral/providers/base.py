@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from ..models import context_length
 from ..settings import NEEDS, PROVIDERS, Settings, variable
-from ..types import KeyMissingError, Message, Passage, QuestionError
+from ..errors import KeyMissingError, QuestionError
+from ..types import Message, Passage
 
 # %% ../../nbs/20_providers_base.ipynb #79965aef
 @dataclass(frozen=True, slots=True)

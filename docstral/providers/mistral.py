@@ -16,7 +16,7 @@ from .base import Model, Provider, ProviderEvent, Request, Text
 from .stream import Endpoint, Sessions, get_json, stream_chat
 from .waiting import Limits
 from ..settings import Settings
-from ..types import KeyMissingError, KeyRejectedError, NotAnApiError, ProviderError
+from ..errors import KeyMissingError, KeyRejectedError, NotAnApiError, ProviderError
 from ..upstream import Without
 
 # %% ../../nbs/23_providers_mistral.ipynb #29225e9a

@@ -16,7 +16,7 @@ from .mistral import MistralProvider, checked_key, request_body, without_key
 from .stream import Endpoint, stream_chat
 from .waiting import Limits
 from ..settings import Settings, is_loopback
-from ..types import ModelUnknownError, SettingsError
+from ..errors import ModelUnknownError, SettingsError
 
 # %% ../../nbs/24_providers_openai_compatible.ipynb #54f59035
 def openai_body(request: Request, model: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import orjson
 
 from .base import Finished, ProviderEvent, Sent, Text, Thought, Usage
 from .waiting import Limits, Watch, within
-from docstral.types import (
+from docstral.errors import (
     BrokenOffError,
     ConnectionLostError,
     EmptyAnswerError,

@@ -23,7 +23,7 @@ import orjson
 from .base import Finished, Provider, ProviderEvent, Request, Text, Usage
 from .waiting import Limits, within
 from ..settings import Settings
-from docstral.types import (
+from docstral.errors import (
     EmptyAnswerError,
     EngineError,
     ModelUnknownError,
@@ -31,8 +31,8 @@ from docstral.types import (
     RequestRefusedError,
     SettingsError,
     TooLongError,
-    new_id,
 )
+from ..types import new_id
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 import aiohttp
 
 from ..settings import Settings
-from ..types import ProviderTimeoutError, SlowStartError, StalledError
+from ..errors import ProviderTimeoutError, SlowStartError, StalledError
 
 # %% ../../nbs/21_providers_waiting.ipynb #b291c721
 Wait = tuple[float, type[ProviderTimeoutError], str]  # seconds, and what to say when it was too long

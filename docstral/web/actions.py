@@ -16,7 +16,7 @@ from ..account import explain_answer
 from ..providers.base import choose_provider
 from ..reproduce import reproduce
 from ..store import get_message
-from ..types import DocStralError, KeyMissingError, ProviderError, QuestionError
+from ..errors import DocStralError, KeyMissingError, ProviderError, QuestionError
 from .accounts import show_account, show_reproduce
 from docstral.web.desk import (
     Desk,

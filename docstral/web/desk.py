@@ -24,7 +24,8 @@ from ..gpu import gpus
 from ..metrics import WINDOWS, series, totals
 from ..providers.base import Request, choose_provider
 from ..store import ChatRecord, list_chats, list_messages
-from ..types import DocStralError, NotFoundError, Notice, new_id
+from ..errors import DocStralError, NotFoundError
+from ..types import Notice, new_id
 from .choices import Choice, ChoiceBook, show_choices
 from .dialogs import show_help, show_key, show_landing, show_rename
 from .figures import answer_cards, gpu_cards, show_cards, show_plots, show_windows

@@ -9,7 +9,8 @@ __all__ = ['FRENCH_ACTIONS', 'title_of', 'said_of', 'said_at_once']
 from html import escape
 
 from ..question import LONGEST_QUESTION
-from ..types import DocStralError, Failed
+from ..errors import DocStralError
+from ..types import Failed
 from .words import Words
 
 # %% ../../nbs/53_web_failures.ipynb #74cf2708

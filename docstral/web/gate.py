@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..api.guard import again
 from ..api.http import user_id
-from ..types import QuestionError
+from ..errors import QuestionError
 from .words import Words, words
 
 # %% ../../nbs/64_web_gate.ipynb #8a9ff4c6

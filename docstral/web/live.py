@@ -13,7 +13,8 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
-from ..types import DocStralError, Event
+from ..errors import DocStralError
+from ..types import Event
 from .views import Answer
 
 # %% ../../nbs/60_web_live.ipynb #c708c815

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..api.guard import TooManyRequestsError
 from ..limits import RETRY_AFTER
-from ..types import BusyError
+from ..errors import BusyError
 
 # %% ../../nbs/64_web_outbox.ipynb #1532ca88
 AHEAD = 3  # messages that may wait before an answer's next change: two come before the first one

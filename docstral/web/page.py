@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..types import IndexNotReadyError
+from ..errors import IndexNotReadyError
 from .gate import words_for
 from .theme import HEAD
 from .words import Words

@@ -7,22 +7,12 @@ from pathlib import Path
 import pytest
 
 from docstral.chat import ChatService, Question
+from docstral.errors import EngineError, ModelUnknownError, ProviderTimeoutError, SettingsError, TooLongError
 from docstral.providers.base import Finished, Request, Text, Usage
 from docstral.providers.vllm import VllmProvider, start_engine
 from docstral.settings import Settings
 from docstral.store import list_messages
-from docstral.types import (
-    Delta,
-    Done,
-    EngineError,
-    Event,
-    Failed,
-    ModelUnknownError,
-    ProviderTimeoutError,
-    SettingsError,
-    Sources,
-    TooLongError,
-)
+from docstral.types import Delta, Done, Event, Failed, Sources
 
 ASKED = "How do I stream a chat completion?"
 OPTIONS = {"max_model_len": 4096, "enforce_eager": True, "tokenizer_mode": "mistral"}

@@ -15,9 +15,10 @@ import pytest
 import pytest_asyncio
 
 from docstral.chat import ChatService, Question
+from docstral.errors import ModelUnknownError, ProviderError, RequestRefusedError, TooLongError
 from docstral.providers.base import Request
 from docstral.settings import Settings
-from docstral.types import Delta, Done, Event, ModelUnknownError, ProviderError, RequestRefusedError, TooLongError
+from docstral.types import Delta, Done, Event
 
 ASKED = "How do I stream a chat completion?"
 # `vllm serve` by its module: the command asks for a package named vllm, and the CPU build has another name
