@@ -10,6 +10,7 @@ A benchmark is a module whose docstring says what it measures and against what, 
 
 import argparse
 import asyncio
+import itertools
 import json
 import multiprocessing
 import os
@@ -160,6 +161,14 @@ def spent(command: Sequence[str], own: Mapping[str, str]) -> tuple[float, float]
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed with status {process.returncode}")
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+_numbers = itertools.count(1)
+
+
+def new_question() -> str:
+    "A question that nobody has asked before: the app remembers what it found for the last ones."
+    return f"How do I stream a chat completion? ({next(_numbers)})"
 
 
 @contextmanager

@@ -28,13 +28,24 @@ import aiohttp
 import numpy as np
 import psutil
 
-from benchmarks.bench import ROOT, TOKENS, Table, cpu_of, environment, main, memory_of, ratios, serving, upstream
+from benchmarks.bench import (
+    ROOT,
+    TOKENS,
+    Table,
+    cpu_of,
+    environment,
+    main,
+    memory_of,
+    new_question,
+    ratios,
+    serving,
+    upstream,
+)
 from docstral.embed import Vectors, unit
 from docstral.index import StoredVectors, VectorIndex, make_vector_index
 from docstral.settings import Settings
 from docstral.store import Store, open_store
 
-QUESTION = "How do I stream a chat completion?"
 NEAREST = 400
 PACE = 0.02  # seconds a token
 
@@ -75,7 +86,7 @@ async def read(addresses: Iterator[str], wait: float, until: Callable[[], bool],
     connector = aiohttp.TCPConnector(force_close=True)  # one that is idle may be closed just as it is used again
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.CookieJar(unsafe=True)) as client:
         while not until():
-            async with client.post(f"{next(addresses)}/chat", json={"message": QUESTION}) as reply:
+            async with client.post(f"{next(addresses)}/chat", json={"message": new_question()}) as reply:
                 said = await reply.read()
                 assert b"event: done" in said, said[-500:]
             count()

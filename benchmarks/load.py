@@ -3,7 +3,8 @@
     python -m benchmarks.load [--streams 1 16 64 256] [--rounds 3] [--answers 48] [--speeds 10 200 2000]
 
 A scripted model runs in a process of its own, and so does each server: the bare relay (FastAPI, aiohttp and orjson,
-which pass the text on) and DocStral. Both get the same questions from the same client in turn, and so does the model.
+which pass the text on) and DocStral. Both get their questions from the same client in turn, and so does the model. No
+question is asked twice, since DocStral remembers what it found for the last ones.
 
 At full speed, an answer's 200 tokens come as fast as they can: what counts is the CPU of the server's process for each
 token, and so the tokens that a core would stream. Paced, a token comes every 10 ms (every 40 ms to 256 streams, which
@@ -27,14 +28,25 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.bench import TICK, Cell, Table, cpu_of, docstral, environment, main, memory_of, serving, upstream
+from benchmarks.bench import (
+    TICK,
+    Cell,
+    Table,
+    cpu_of,
+    docstral,
+    environment,
+    main,
+    memory_of,
+    new_question,
+    serving,
+    upstream,
+)
 from docstral.chat import ChatService
 from docstral.settings import Settings
 from docstral.store import open_store
 from docstral.web.desk import Desk, Reader, follow
 from docstral.web.desk import ask as ask_in_page
 
-QUESTION = "How do I stream a chat completion?"
 FULL, PACED, SLOW = "200-tokens-every-0-ms", "100-tokens-every-10-ms", "100-tokens-every-40-ms"  # models
 RELAY = """
 import socket, sys
@@ -85,7 +97,7 @@ async def ask(session: aiohttp.ClientSession, url: str, model: str) -> Chat:
     "Ask once and read to the end. Sources and the text that `done` repeats are not counted."
     chat, rest, last = Chat(), b"", 0.0
     try:
-        async with session.post(url, json={"message": QUESTION, "model": model}) as reply:
+        async with session.post(url, json={"message": new_question(), "model": model}) as reply:
             async for arrived in reply.content.iter_any():
                 now = time.perf_counter()
                 *blocks, rest = (rest + arrived).split(b"\n\n")
@@ -226,7 +238,7 @@ async def browse(service: ChatService) -> tuple[int, float, float]:
     "The updates that a page gets of an answer, the seconds that it took, and the CPU seconds of this process."
     desk, reader = Desk(service), Reader("user_bench", "tab")
     began, spent, updates = time.perf_counter(), time.process_time(), 0
-    asked = await ask_in_page(desk, reader, QUESTION, "")
+    asked = await ask_in_page(desk, reader, new_question(), "")
     async for _ in follow(desk, reader, asked["following"]):
         updates += 1
     return updates, time.perf_counter() - began, time.process_time() - spent

@@ -1,6 +1,7 @@
 "Search: the right page first, nothing for words that no page has, the same each time."
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from docstral import search as module
 from docstral.corpus import shipped_corpus
-from docstral.embed import StaticEmbedder
+from docstral.embed import StaticEmbedder, Vectors
+from docstral.errors import UnreachableError
 from docstral.ranking import Ranker, Ranking, language_of
 from docstral.search import Search, open_search
 from docstral.settings import Settings
@@ -137,3 +139,28 @@ async def test_an_event_loop_is_kept_by_quick_searches_alone(
     question = "How do I stream a chat completion?" * (100 if why == "the question is long" else 1)
     assert search.read(await search.rank(question))[0].page == "streaming.md"
     assert (ranked_by == [threading.get_ident()]) is (why == "")
+
+
+async def test_a_question_that_was_asked_before_finds_the_same_without_a_search(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await search.rank("what does HTTP 429 mean")
+    monkeypatch.setattr(Ranker, "rank", None)
+    again = await search.rank("what does HTTP 429 mean")
+    assert search.read(again) == search.read(first) and again.confidence == first.confidence
+    assert first.seconds and again.seconds == {}, "a search that was not done took no time"
+    with pytest.raises(TypeError):
+        await search.rank("What does HTTP 429 mean?")
+
+
+async def test_what_was_found_without_vectors_is_searched_for_again(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(texts: Sequence[str]) -> Vectors:
+        raise UnreachableError("The embedder is down.")
+
+    with monkeypatch.context() as context:
+        context.setattr(search.ranker._embedder, "embed", down)
+        assert "Words alone" in (await search.rank("a stream that has ended")).notice
+    ranking = await search.rank("a stream that has ended")
+    assert not ranking.notice and ranking.lists["vectors"].any()
