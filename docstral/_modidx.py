@@ -1084,6 +1084,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'docstral.serve._leave': ('serve.html#_leave', 'docstral/serve.py'),
                                 'docstral.serve.create_app': ('serve.html#create_app', 'docstral/serve.py'),
                                 'docstral.serve.doors': ('serve.html#doors', 'docstral/serve.py'),
+                                'docstral.serve.keep_up': ('serve.html#keep_up', 'docstral/serve.py'),
                                 'docstral.serve.listen': ('serve.html#listen', 'docstral/serve.py'),
                                 'docstral.serve.make_server': ('serve.html#make_server', 'docstral/serve.py'),
                                 'docstral.serve.ready_line': ('serve.html#ready_line', 'docstral/serve.py'),
