@@ -3,12 +3,13 @@
 import asyncio
 import re
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -401,6 +402,87 @@ async def test_a_page_that_opens_late_does_not_hide_the_question(desk: Desk) -> 
     asking = await ask(desk, rosa, "How do I stream?", "")
     assert "settled" not in await open_page(desk, rosa, "")
     assert "DONE" in (await watch(desk, rosa, asking))["growing"]
+
+
+def held(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> tuple[asyncio.Event, asyncio.Event]:
+    "Make one reading of the chats wait: an event that tells that it does, and one that lets it go on."
+    read, waiting, released = desk_module.read_chats, asyncio.Event(), asyncio.Event()
+
+    async def read_later(*given: Any) -> str:
+        if when() and not waiting.is_set():
+            waiting.set()
+            await released.wait()
+        return await read(*given)
+
+    monkeypatch.setattr(desk_module, "read_chats", read_later)
+    return waiting, released
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_tab_shows_nothing_more_of_the_chat_that_it_left(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    maria = reader("maria")
+    waiting, released = held(monkeypatch, lambda: bool(desk.live) != ended)
+    screen = await ask(desk, maria, "How do I stream?", "")
+    watching = asyncio.create_task(watch(desk, maria, screen))
+    await waiting.wait()
+    opening = asyncio.create_task(open_chat(desk, maria, ""))
+    await asyncio.wait({opening}, timeout=0.1)
+    assert not opening.done(), "what is on its way comes first"
+    released.set()
+    shown = await watching
+    assert shown["busy"] is True and ("chat_id" in shown) == ended, "nothing came after it had left"
+    assert (await opening)["chat_id"] == "" and desk.tabs == {}
+    await desk.close()
+
+
+@pytest.mark.parametrize("first", ["open", "stop"])
+async def test_of_two_clicks_the_last_one_is_shown_in_the_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    emmy = reader("emmy")
+    other = (await asked(desk, emmy, "How do I stream?"))["chat_id"]
+    await ask(desk, emmy, "And tools, what of them?", "")
+    await begun(desk)
+    written = desk.live[0].answer.chat_id
+    waiting, released = held(monkeypatch, lambda: True)
+    order: list[str] = []
+    clicks = [open_chat(desk, emmy, written) if first == "open" else stop(desk, emmy), open_chat(desk, emmy, other)]
+    done = []
+    for name, click in zip(("first", "last"), clicks, strict=True):
+        done.append(asyncio.create_task(click))
+        done[-1].add_done_callback(lambda _, name=name: order.append(name))
+        await waiting.wait()
+    await asyncio.wait(done, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
+    released.set()
+    _, last = await asyncio.gather(*done)
+    assert order == ["first", "last"] and last["chat_id"] == other and desk.tabs == {}
+    await desk.close()
+
+
+async def test_a_question_right_after_a_stop_is_followed(desk: Desk) -> None:
+    olga = reader("olga")
+    first = await ask(desk, olga, "How do I stream?", "")
+    looks = follow(desk, olga, first["following"])
+    await anext(looks)
+    await begun(desk)
+    await stop(desk, olga)
+    second = await ask(desk, olga, "And tools, what of them?", "")
+    assert [parts async for parts in looks] == [], "the first one ends where the second begins"
+    assert "DONE" in (await watch(desk, olga, second))["growing"] and desk.tabs == {}
+
+
+async def test_a_list_of_models_that_fails_leaves_a_line_in_the_log(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*given: object) -> None:
+        raise ProviderError("The provider lists no models.")
+
+    monkeypatch.setattr(desk.service, "models", refuse)
+    with caplog.at_level("INFO", logger="docstral.web.desk"):
+        await open_page(desk, reader("sonia"), "")
+    assert "The provider lists no models." in caplog.text
 
 
 async def test_closing_the_desk_stores_what_is_being_written(desk: Desk) -> None:

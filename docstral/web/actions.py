@@ -169,10 +169,11 @@ async def rate_this(desk: Desk, reader: Reader, chat_id: str, fields: Fields) ->
     "Rate an answer, with or without a word on it."
     message, comment = fields.get("message", ""), fields.get("comment", "")
     rating = {"1": 1, "-1": -1}.get(fields.get("rating", ""), 0)
-    stored = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, message)
-    rating = 0 if stored.rating == rating and not comment else rating
-    await asyncio.to_thread(rate, desk.service.store, reader.user_id, message, rating, comment)
-    return await show_again(desk, reader, chat_id, fields)
+    async with desk.turn(reader):
+        stored = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, message)
+        rating = 0 if stored.rating == rating and not comment else rating
+        await asyncio.to_thread(rate, desk.service.store, reader.user_id, message, rating, comment)
+        return await show_again(desk, reader, chat_id, fields)
 
 
 async def show_again(desk: Desk, reader: Reader, chat_id: str, fields: Fields, explained: str = "") -> Parts:
@@ -190,10 +191,11 @@ async def show_again(desk: Desk, reader: Reader, chat_id: str, fields: Fields, e
 # %% ../../nbs/63_web_actions.ipynb #abd1dabe
 async def explain(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
     "Unfold the account of an answer, or fold it again."
-    if fields.get("pressed") == "true":
-        return await show_again(desk, reader, chat_id, fields)
-    message = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, fields.get("message", ""))
-    return await show_again(desk, reader, chat_id, fields, show_account(explain_answer(message), reader.words))
+    async with desk.turn(reader):
+        if fields.get("pressed") == "true":
+            return await show_again(desk, reader, chat_id, fields)
+        message = await asyncio.to_thread(get_message, desk.service.store, reader.user_id, fields.get("message", ""))
+        return await show_again(desk, reader, chat_id, fields, show_account(explain_answer(message), reader.words))
 
 
 async def reproduce_this(desk: Desk, reader: Reader, chat_id: str, fields: Fields) -> Parts:
