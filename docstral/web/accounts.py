@@ -94,8 +94,8 @@ LANGUAGE = {"curl": "bash", "notebook": "json"}
 
 
 def show_choice_buttons(name: str, options: Mapping[str, str], chosen: str, fields: Mapping[str, str]) -> str:
-    "A row of buttons, of which one is pressed; `fields` go along with a click, `name` with its own value."
-    others = "".join(f' data-{field}="{escape(value)}"' for field, value in fields.items() if field != name)
+    "A row of buttons, of which one is pressed; `fields` go along with a click, and what is pressed in the dialog's other rows."
+    others = "".join(f' data-{field}="{escape(value)}"' for field, value in fields.items())
     return "".join(
         f'<button type="button" data-act="reproduce" data-{name}="{value}"{others}'
         f' aria-pressed="{str(value == chosen).lower()}">{escape(label)}</button>'
@@ -105,7 +105,7 @@ def show_choice_buttons(name: str, options: Mapping[str, str], chosen: str, fiel
 
 def show_reproduce(message_id: str, form: str, through: str, found: Snippet | str, words: Words) -> str:
     "The body of the dialog; `found` is the code, or the sentence that says why there is none."
-    fields = {"message": message_id, "form": form, "through": through, "opened": "yes"}
+    fields = {"message": message_id, "opened": "yes"}
     ways = dict(zip(THROUGH, (words.through_provider, words.through_docstral), strict=True))
     rows = (
         f'<div class="segments" role="group" aria-label="{escape(words.form)}">'

@@ -248,6 +248,11 @@ window.docstral = (() => {
     const sidebar = byId('sidebar');
     if (narrow.matches && sidebar.classList.contains('open')) sidebar.querySelector('button').click();
   }
+  function choose(button) {  // shown at once: the next choice may be made before this one is answered
+    for (const other of button.parentElement.children) other.setAttribute('aria-pressed', String(other === button));
+    const pressed = button.closest('dialog').querySelectorAll('.segments [aria-pressed=true]');
+    return Object.assign({}, ...[...pressed].map((each) => each.dataset));
+  }
   addEventListener('click', (event) => {
     if (event.target.nodeName === 'DIALOG') return event.target.close();  // beside the dialog's content
     keyed = event.detail === 0;
@@ -259,7 +264,9 @@ window.docstral = (() => {
     hidePreview();
     if (['ask', 'retry', 'again', 'open'].includes(control.dataset.act)) atEnd = true;
     if (control.dataset.act === 'open') closeSidebar();
-    act(control.dataset.act, {...control.dataset, pressed: control.ariaPressed ?? '', address: location.origin + location.pathname});
+    const fields = control.matches('dialog .segments *') ? choose(control) : control.dataset;
+    const pressed = control.getAttribute('aria-pressed') ?? '';
+    act(control.dataset.act, {...fields, pressed, address: location.origin + location.pathname});
   });
   addEventListener('change', (event) => {
     const {name, value, type, checked, dataset} = event.target;
