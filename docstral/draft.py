@@ -41,7 +41,8 @@ class Draft:
     asked: datetime = field(default_factory=lambda: datetime.now(UTC))
     passages: list[Passage] = field(default_factory=list)
     answerable: bool = True  # whether search found enough to ask the provider at all
-    messages: list[Message] = field(default_factory=list)
+    history: list[Message] = field(default_factory=list)  # what was said before
+    messages: list[Message] = field(default_factory=list)  # the prompt
     reader: CitationReader = field(default_factory=lambda: CitationReader(0))
     parts: list[str] = field(default_factory=list)
     notice: str = ""  # what the reader should know of the search

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
 
-from docstral import chat as chat_module
+from docstral import answering
 from docstral.chat import LONGEST_QUESTION, ChatService, Question
 from docstral.errors import DocStralError, QuestionError
 from docstral.journal import Journal
@@ -282,7 +282,7 @@ async def test_what_is_not_foreseen_is_an_event_without_inner_workings(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("inner workings")
 
-    monkeypatch.setattr(chat_module, "build_messages", broken)
+    monkeypatch.setattr(answering, "build_messages", broken)
     failed = (await ask(service))[-1]
     assert isinstance(failed, Failed) and failed.code == "internal" and "inner" not in failed.message
     assert "inner workings" in caplog.text

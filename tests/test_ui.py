@@ -342,10 +342,10 @@ async def test_stop_stores_what_was_written(desk: Desk) -> None:
 async def test_an_answer_that_is_stopped_and_cannot_be_kept_says_so(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(self: ChatService, draft: object, turn: object) -> None:
+    def full(self: Store, turn: object) -> None:
         raise StoreError("No space left on device.")
 
-    monkeypatch.setattr(ChatService, "_save", full)
+    monkeypatch.setattr(Store, "keep", full)
     frances = reader("frances")
     await ask(desk, frances, "How do I stream?", "")
     await begun(desk)
