@@ -28,6 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.api.chats.add_file_routes': ('api_chats.html#add_file_routes', 'docstral/api/chats.py'),
                                     'docstral.api.chats.add_own_chats_routes': ( 'api_chats.html#add_own_chats_routes',
                                                                                  'docstral/api/chats.py'),
+                                    'docstral.api.chats.ranged': ('api_chats.html#ranged', 'docstral/api/chats.py'),
                                     'docstral.api.chats.told': ('api_chats.html#told', 'docstral/api/chats.py'),
                                     'docstral.api.chats.without_details': ('api_chats.html#without_details', 'docstral/api/chats.py')},
             'docstral.api.guard': { 'docstral.api.guard.Buckets': ('api_guard.html#buckets', 'docstral/api/guard.py'),

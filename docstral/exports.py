@@ -27,6 +27,8 @@ from pydantic import (
     model_validator,
 )
 
+from .chats import LONGEST_COMMENT
+from .providers.attempts import LONGEST_ANSWER
 from .store import ChatRecord, MessageRecord, Store, get_chat, insert_message, list_messages
 from .titles import LONGEST_TITLE
 from .errors import QuestionError
@@ -34,7 +36,7 @@ from .types import Citation, Failed, Outcome, Passage, Receipt, new_id
 
 # %% ../nbs/39_exports.ipynb #4bfaadd4
 LARGEST_FILE = 5_000_000  # bytes
-LONGEST_TEXT = 400_000  # characters of one message
+LONGEST_TEXT = LONGEST_ANSWER  # characters of one message: what was written can be read back
 LONGEST_PASSAGE, LONGEST_NAME = 50_000, 2_000  # characters of a source's text; of whatever else is said of it
 
 
@@ -85,7 +87,7 @@ class TurnFile(BaseModel):
     receipt: Receipt
     error: Annotated[dict[str, Any], AfterValidator(check_error)] | None = None
     rating: Literal[1, -1] | None = None
-    comment: Annotated[str, Field(max_length=1_000)] | None = None
+    comment: Annotated[str, Field(max_length=LONGEST_COMMENT)] | None = None
     replaced: Time | None = None
 
     @model_validator(mode="after")

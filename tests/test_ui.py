@@ -16,12 +16,14 @@ from fastapi.testclient import TestClient
 from hostile import HOSTILE
 
 from docstral.chat import ChatService
+from docstral.chats import LONGEST_COMMENT, LONGEST_SEARCH
 from docstral.citations import MOST_MARKS
 from docstral.errors import DocStralError, ProviderError, RateLimitedError, StoreError
 from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text
 from docstral.reproduce import Snippet
 from docstral.settings import Settings
 from docstral.store import ChatRecord, Store, list_chats, list_messages
+from docstral.titles import LONGEST_TITLE
 from docstral.types import Citation, Failed, Notice, Passage, Receipt
 from docstral.web import desk as desk_module
 from docstral.web import markdown
@@ -41,8 +43,9 @@ from docstral.web.desk import (
     show_state,
     stop,
 )
+from docstral.web.dialogs import show_rename
 from docstral.web.markdown import LONGEST_MARKUP, GrowingHTML, render_markdown
-from docstral.web.panels import show_chats
+from docstral.web.panels import show_chats, show_head
 from docstral.web.sources import show_sources
 from docstral.web.ui import build_blocks, make_pages
 from docstral.web.views import LONGEST_CHAT, Answer, show_answer, show_chat
@@ -227,6 +230,14 @@ async def test_the_page_says_who_would_answer_its_reader_and_with_whose_key(
     desk.choices.of("grete").provider = "extractive"
     assert "key" not in show_state(desk, grete)["status"]
     assert "key" not in show_state(desk, reader("dorothy"))["status"], "another reader's key is not theirs"
+
+
+def test_a_field_takes_as_many_characters_as_the_server() -> None:
+    answer = Answer("How?", message_id="msg_1", text="So.", outcome="uncited", rating=1)
+    html = show_head(ENGLISH) + show_rename(ENGLISH) + show_answer(answer, ENGLISH)
+    fields = [attributes for tag, attributes in Reading(html).found if tag == "input"]
+    longest = {field.get("name") or field["id"]: field.get("maxlength") for field in fields}
+    assert longest == {"find": str(LONGEST_SEARCH), "title": str(LONGEST_TITLE), "comment": str(LONGEST_COMMENT)}
 
 
 # The desk, with a real service over two pages

@@ -8,6 +8,7 @@ __all__ = ['show_dialog', 'show_key', 'show_landing', 'show_rename', 'show_repro
 # %% ../../nbs/57_web_dialogs.ipynb #35aa50de
 from html import escape
 
+from ..titles import LONGEST_TITLE
 from .panels import BRAND
 from .words import Words
 
@@ -58,7 +59,7 @@ def show_rename(words: Words) -> str:
     )
     body = (
         f'<form class="key" data-form="rename" data-chat=""><label for="title">{escape(words.title_label)}</label><div>'
-        f'<input id="title" name="title" maxlength="200" required autocomplete="off">'
+        f'<input id="title" name="title" maxlength="{LONGEST_TITLE}" required autocomplete="off">'
         f'<button class="action">{escape(words.save)}</button></div></form>'
         f'<h3>{escape(words.export_title)}</h3><div class="row">{links}</div>'
     )

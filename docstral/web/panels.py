@@ -13,7 +13,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from ..chats import FoundChat
+from ..chats import LONGEST_SEARCH, FoundChat
 from ..store import ChatRecord
 from .views import icon
 from .words import Words
@@ -42,7 +42,7 @@ def show_head(words: Words) -> str:
         f'{show_brand(words)}<button type="button" class="primary" data-act="open" data-chat="">'
         f"{escape(words.new_chat)}</button>"
         f'<input type="search" id="find" data-find="chats" autocomplete="off" placeholder="{escape(words.search_chats)}"'
-        f' aria-label="{escape(words.search_chats)}" maxlength="200">'
+        f' aria-label="{escape(words.search_chats)}" maxlength="{LONGEST_SEARCH}">'
     )
 
 # %% ../../nbs/56_web_panels.ipynb #2b63b305

@@ -19,6 +19,7 @@ from urllib.parse import urldefrag
 
 from .failures import said_of, title_of
 from .markdown import LONGEST_MARKUP, GrowingHTML, render_markdown
+from ..chats import LONGEST_COMMENT
 from ..citations import MOST_MARKS
 from ..question import LONGEST_QUESTION
 from ..store import MessageRecord
@@ -266,7 +267,8 @@ def _ask_why(answer: Answer, words: Words) -> str:
         return f'<p class="faint">{escape(words.thanks)}</p>' if answer.rating else ""
     fields = f'data-message="{escape(answer.message_id)}" data-rating="{answer.rating}"'
     return (
-        f'<form class="why" data-form="comment" {fields}><input name="comment" maxlength="1000" autocomplete="off"'
+        f'<form class="why" data-form="comment" {fields}><input name="comment" maxlength="{LONGEST_COMMENT}"'
+        f' autocomplete="off"'
         f' placeholder="{escape(words.why)}" aria-label="{escape(words.why)}">'
         f'<button class="action">{escape(words.send)}</button></form>'
     )
