@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .settings import Settings
+from .settings import Settings, provider_names
 from .errors import CorpusError, DocStralError, QuestionError
 
 # %% ../nbs/78_cli.ipynb #4e0c9e03
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", help="answer a question, with its sources")
     ask.add_argument("question")
-    ask.add_argument("--provider", help="auto, extractive or mistral")
+    ask.add_argument("--provider", help=", ".join(provider_names()))
     ask.add_argument("--model")
     ask.add_argument("--explain", action="store_true", help="say how the answer came about")
     ask.set_defaults(run=run_ask)

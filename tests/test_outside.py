@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import httpx2
@@ -9,11 +10,23 @@ import pytest
 from helpers import DEADLINE, read_events, ready
 
 from docstral.chat import ChatService, Question
-from docstral.errors import OverloadedError
-from docstral.providers.base import Finished, Provider, ProviderEvent, Request, Text, Usage, register_provider
+from docstral.cli import parser
+from docstral.errors import OverloadedError, QuestionError, SettingsError
+from docstral.providers.base import (
+    Finished,
+    Provider,
+    ProviderEvent,
+    Request,
+    Text,
+    Usage,
+    make_provider,
+    register_provider,
+)
 from docstral.settings import PROVIDERS, Settings
 from docstral.store import Store
 from docstral.types import Done, Notice
+from docstral.web.choices import Choice, provider_options
+from docstral.web.words import ENGLISH
 
 
 class Parrot(Provider):
@@ -78,6 +91,24 @@ def test_it_answers_over_http_and_is_listed(outside: None, settings: Settings, s
         kind, done = read_events(client.post("/chat", json=asked).text)[-1]
         assert kind == "done" and done["receipt"]["provider"] == "parrot"
         assert client.get("/models?provider=parrot").json()["models"][0]["id"] == "parrot-1"
+
+
+def test_it_is_a_choice_wherever_there_is_one(
+    outside: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ini = tmp_path / "settings.ini"
+    ini.write_text("[docstral]\nprovider = parrot\n", "utf8")
+    settings = Settings.load({"DOCSTRAL_SETTINGS": str(ini)})
+    assert settings.provider == "parrot"
+    with pytest.raises(SettingsError, match="parrot"):
+        settings.but(provider="owl")
+    with pytest.raises(QuestionError) as refused:
+        make_provider("owl", settings)
+    assert "auto" in refused.value.action and "parrot" in refused.value.action
+    assert provider_options(settings, Choice(), ENGLISH)["parrot"] == "parrot"
+    with pytest.raises(SystemExit):
+        parser().parse_args(["ask", "--help"])
+    assert "vllm, parrot" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_name_or_a_place_that_cannot_be_is_refused() -> None:

@@ -39,7 +39,7 @@ from docstral.chats import (
 from ..exports import ChatFile, as_json, as_markdown, export_chat, import_chat
 from ..store import ChatRecord, MessageRecord, get_chat, list_chats, list_messages
 from ..question import RANGES
-from ..settings import PROVIDERS
+from ..settings import provider_names
 from ..titles import LONGEST_TITLE
 from ..errors import QuestionError
 from ..types import Message
@@ -72,7 +72,7 @@ class ChatRequest(BaseModel):
 
     message: Annotated[str, told(maxLength=LONGEST_QUESTION, pattern=r"\S")] = ""
     chat_id: str | None = None
-    provider: Annotated[str | None, told(enum=[None, *PROVIDERS])] = None
+    provider: Annotated[str | None, told(enum=[None, *provider_names()])] = None
     model: str | None = None
     rag: bool = True
     temperature: Annotated[float | None, ranged("temperature")] = None

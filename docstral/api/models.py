@@ -16,7 +16,7 @@ from .replies import ASKING, Models
 from ..chat import ChatService
 from ..providers.base import Request as Asked
 from ..providers.base import choose_provider
-from ..settings import PROVIDERS
+from ..settings import provider_names
 
 # %% ../../nbs/46_api_models.ipynb #b03f4e33
 def add_models_routes(router: APIRouter, service: ChatService) -> None:
@@ -29,7 +29,7 @@ def add_models_routes(router: APIRouter, service: ChatService) -> None:
         responses=ASKING,
     )
     async def models(
-        provider: Annotated[str | None, Query(json_schema_extra={"enum": [*PROVIDERS]})] = None,
+        provider: Annotated[str | None, Query(json_schema_extra={"enum": [*provider_names()]})] = None,
         x_mistral_api_key: Annotated[str, Header(include_in_schema=True)] = "",
     ) -> Response:
         name = choose_provider(service.settings, provider, x_mistral_api_key)

@@ -24,7 +24,7 @@ from .http import STOPPED, EventStream, address_of, error_reply, reply
 from .replies import ASKING, CHUNK, Completion, ModelList, content
 from ..chat import ChatService, Question
 from ..exports import first_mistake
-from ..settings import PROVIDERS
+from ..settings import provider_names
 from ..errors import QuestionError, as_error
 from ..types import ChatStarted, Delta, Done, Event, Failed, Message, Notice, Receipt, Sources
 
@@ -67,7 +67,7 @@ class Wishes(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     rag: bool = True
-    provider: Annotated[str | None, Field(json_schema_extra={"enum": [None, *PROVIDERS]})] = None
+    provider: Annotated[str | None, Field(json_schema_extra={"enum": [None, *provider_names()]})] = None
 
 
 class CompletionRequest(BaseModel):

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from ..models import context_length
-from ..settings import NEEDS, PROVIDERS, Settings, variable
+from ..settings import NEEDS, PROVIDERS, Settings, provider_names, variable
 from ..errors import KeyMissingError, QuestionError
 from ..types import Message, Passage
 
@@ -149,7 +149,7 @@ def register_provider(
 def make_provider(name: str, settings: Settings) -> Provider:
     "The provider of this name. Raises `QuestionError` where there is none."
     if name not in PROVIDERS:
-        raise QuestionError(f"There is no provider {name[:40]!r}.", f"Choose one of: auto, {', '.join(PROVIDERS)}.")
+        raise QuestionError(f"There is no provider {name[:40]!r}.", f"Choose one of: {', '.join(provider_names())}.")
     module, _, kind = PROVIDERS[name].partition(":")
     provider: Provider = getattr(importlib.import_module(module), kind)(settings)
     return provider
