@@ -93,7 +93,8 @@ def roll_up(
     this_hour = begun(now)
     connection.lock("hours")
     connection.execute(
-        f"""INSERT INTO hours SELECT date_trunc('hour', created) AS hour, provider, model, {SUMMED}, {COUNTED}
+        f"""INSERT INTO hours (hour, provider, model, {", ".join((*SUMS, *HISTOGRAMS))})
+        SELECT date_trunc('hour', created) AS hour, provider, model, {SUMMED}, {COUNTED}
         FROM requests WHERE created >= ? AND created < ? GROUP BY hour, provider, model ORDER BY hour, provider, model""",
         [added_up(connection.execute("SELECT max(hour) FROM hours").fetchone()[0]), this_hour],
     )

@@ -19,35 +19,36 @@ from .store import Store, Turn
 log = logging.getLogger("docstral.answers")
 
 # %% ../nbs/35_recorder.ipynb #5cd2244f
-def row_of(turn: Turn, meter: Meter, created: datetime, cache: tuple[int, int] = (0, 0)) -> tuple[object, ...]:
-    "The row of `requests`, in the order of its columns. `cache`: hits and misses of texts embedded for it."
+def row_of(turn: Turn, meter: Meter, created: datetime, cache: tuple[int, int] = (0, 0)) -> dict[str, object]:
+    "The row of `requests` by its columns. `cache`: hits and misses of texts embedded for it."
     receipt = turn.receipt
-    return (
-        created,
-        turn.message_id,
-        receipt.provider,
-        receipt.model,
-        turn.outcome,
-        turn.error_code,
-        receipt.finish_reason,
-        receipt.seconds,
-        receipt.first_token_seconds,
-        meter.last - meter.first if meter.first is not None and meter.last is not None else None,
-        receipt.search_seconds,
-        meter.stages.get("words"),
-        meter.stages.get("vectors"),
-        receipt.tokens_in,
-        receipt.tokens_out,
-        receipt.cost,
-        receipt.best_score,
-        len(turn.citations),
-        receipt.citations_dropped,
-        sum(citation.weak for citation in turn.citations),
-        receipt.supported,
-        meter.retries.total(),
-        len(receipt.fallbacks),
-        *cache,
-    )
+    return {
+        "created": created,
+        "message_id": turn.message_id,
+        "provider": receipt.provider,
+        "model": receipt.model,
+        "outcome": turn.outcome,
+        "error_code": turn.error_code,
+        "finish_reason": receipt.finish_reason,
+        "seconds": receipt.seconds,
+        "first_token_seconds": receipt.first_token_seconds,
+        "writing_seconds": meter.last - meter.first if meter.first is not None and meter.last is not None else None,
+        "search_seconds": receipt.search_seconds,
+        "words_seconds": meter.stages.get("words"),
+        "vectors_seconds": meter.stages.get("vectors"),
+        "tokens_in": receipt.tokens_in,
+        "tokens_out": receipt.tokens_out,
+        "cost": receipt.cost,
+        "best_score": receipt.best_score,
+        "citations": len(turn.citations),
+        "citations_dropped": receipt.citations_dropped,
+        "citations_weak": sum(citation.weak for citation in turn.citations),
+        "supported": receipt.supported,
+        "retries": meter.retries.total(),
+        "fallbacks": len(receipt.fallbacks),
+        "cache_hits": cache[0],
+        "cache_misses": cache[1],
+    }
 
 # %% ../nbs/35_recorder.ipynb #d3f2bfbc
 class Recorder:
@@ -74,7 +75,8 @@ class Recorder:
             new = cache[0] - self._cache[0], cache[1] - self._cache[1]
             self._cache = cache
             self._add_up(created)
-            self.store.later("requests", row_of(turn, meter, created, new))
+            row = row_of(turn, meter, created, new)
+            self.store.later(f"requests ({', '.join(row)})", tuple(row.values()))
             self.exposition.count(turn, meter)
         receipt = turn.receipt
         note(

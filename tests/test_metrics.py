@@ -61,6 +61,19 @@ def answer(number: int = 0, **changes: object) -> Turn:
     return Turn("ada", "chat_1", f"msg_{number}", "?", "!", "cited", receipt, citations=citations)
 
 
+def test_the_order_of_the_columns_does_not_matter(empty: Store) -> None:
+    for table in ("requests", "hours"):
+        columns = [name for (name,) in empty.read(COLUMNS.replace("requests", table))]
+        turned = f"CREATE TABLE turned AS SELECT {', '.join(reversed(columns))} FROM {table}"
+        for change in (turned, f"DROP TABLE {table}", f"ALTER TABLE turned RENAME TO {table}"):
+            empty.write(lambda connection, change=change: connection.execute(change) and None).result()
+    Recorder(empty).record(answer(), Meter("mistral", "mistral-small-latest"))
+    before = totals(empty)
+    assert before["tokens"] == {"in": 900, "out": 80} and before["cost"] == pytest.approx(0.0002)
+    empty.write(lambda connection: roll_up(connection, datetime.now(UTC) + timedelta(days=3), days=2)).result()
+    assert disk(empty)["requests"] == 0 and totals(empty) == before
+
+
 def test_figures_are_the_same_before_and_after_hours_are_added_up(empty: Store) -> None:
     now = datetime.now(UTC)
     fill(empty, rows=20_000, hours=60, now=now)
