@@ -97,8 +97,16 @@ def save_turns(connection: Connection, turns: Sequence[Turn]) -> None:
     answered = [(turn, max(turn.answered, turn.asked)) for turn in turns]
     chats = [(turn.chat_id, turn.user_id, turn.title, turn.asked, when) for turn, when in answered if turn.begins]
     connection.insert("chats (id, user_id, title, created, updated)", chats)
-    standing = [(turn, when) for turn, when in answered if turn.begins or _goes_on(connection, turn, when)]
-    connection.insert(f"messages ({ALL})", [row for turn, when in standing for row in _both_messages(turn, when)])
+    rows: list[Row] = []
+    for turn, when in answered:
+        if not (turn.begins or _goes_on(connection, turn, when)):
+            continue
+        if turn.replaces and turn.answer:  # an answer without a word takes nobody's place
+            connection.insert(f"messages ({ALL})", rows)  # what it replaces may be among these
+            rows = []
+            replace_turns(connection, turn.chat_id, turn.replaces, when)
+        rows += _both_messages(turn, when)
+    connection.insert(f"messages ({ALL})", rows)
 
 
 def save_turn(connection: Connection, turn: Turn) -> None:
@@ -113,11 +121,7 @@ def _goes_on(connection: Connection, turn: Turn, answered: datetime) -> bool:
         "UPDATE chats SET updated = ? WHERE id = ? AND user_id = ? RETURNING id",
         [answered, turn.chat_id, turn.user_id],
     )
-    if not touched.fetchall():
-        return False
-    if turn.replaces and turn.answer:  # an answer without a word takes nobody's place
-        replace_turns(connection, turn.chat_id, turn.replaces, answered)
-    return True
+    return bool(touched.fetchall())
 
 
 def replace_turns(connection: Connection, chat_id: str, message_id: str, when: datetime) -> None:

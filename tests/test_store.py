@@ -190,6 +190,15 @@ def test_an_answer_without_a_word_takes_nobodys_place(empty: Store) -> None:
     assert contents(empty, replaced=True) == ["How?", "Good.", "How?", ""]
 
 
+def test_a_turn_replaces_another_that_is_written_together_with_it(empty: Store) -> None:
+    first, second = turn(), turn(question="Why?", begins=False)
+    again = turn(question="How so?", begins=False, replaces=first.message_id)
+    last = turn(question="And then?", begins=False)
+    empty.write(lambda connection: save_turns(connection, [first, second, again, last])).result(DEADLINE)
+    questions = [message.content for message in list_messages(empty, "ada", "chat_1") if message.role == "user"]
+    assert questions == ["How so?", "And then?"]
+
+
 def test_a_turn_does_not_bring_back_a_chat_that_was_deleted_for_good(empty: Store) -> None:
     save(empty, turn())
     empty.write(lambda connection: connection.execute("DELETE FROM chats")).result(DEADLINE)
