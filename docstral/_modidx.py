@@ -604,6 +604,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'docstral.health.SharedHealth': ('health.html#sharedhealth', 'docstral/health.py'),
                                  'docstral.health.SharedHealth.__init__': ('health.html#sharedhealth.__init__', 'docstral/health.py'),
                                  'docstral.health.SharedHealth._apply': ('health.html#sharedhealth._apply', 'docstral/health.py'),
+                                 'docstral.health.SharedHealth._tell': ('health.html#sharedhealth._tell', 'docstral/health.py'),
                                  'docstral.health.SharedHealth._together': ('health.html#sharedhealth._together', 'docstral/health.py'),
                                  'docstral.health.SharedHealth.left': ('health.html#sharedhealth.left', 'docstral/health.py'),
                                  'docstral.health._fail': ('health.html#_fail', 'docstral/health.py'),

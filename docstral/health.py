@@ -11,9 +11,10 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .engines.duckdb import Connection
 from .retry import CircuitBreaker, RetryBudget
@@ -139,5 +140,11 @@ class SharedHealth(Health):
         "Note that a request was given up; nobody waits for that."
         if self.breaker.tried is not None:
             super().left()
-            with suppress(StoreError):
-                self._store.write(partial(self._together, lambda budget, breaker: breaker.left()))
+            with suppress(StoreError):  # the store is closed: this copy stops
+                written = self._store.write(partial(self._together, lambda budget, breaker: breaker.left()))
+                written.add_done_callback(self._tell)
+
+    def _tell(self, written: Future[Any]) -> None:
+        "Log what became of a write that nobody waits for, if it failed."
+        if error := written.exception():
+            log.warning("the other copies wait for %s longer than they have to: %s", self.name, error)

@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import at_once
@@ -149,3 +151,13 @@ async def test_three_copies_send_a_failing_server_what_one_would(
     assert sent[0] <= (15 if at_a_time == 1 else 115)
     assert sent[1] <= sent[0] + 14, sent  # a retry may be on its way when the breaker opens elsewhere
     assert at_a_time > 1 or (sent[1] <= 15 + COPIES and sent[2] == 15 * COPIES), sent
+
+
+def test_a_note_that_is_not_written_leaves_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    failed: Future[None] = Future()
+    failed.set_exception(StoreError("The server is away."))
+    health = SharedHealth("mistral", SimpleNamespace(write=lambda change: failed))  # type: ignore[arg-type]
+    health.breaker.tried = 1.0
+    health.left()
+    health.left()  # nothing is left a second time
+    assert [record.getMessage().count("The server is away.") for record in caplog.records] == [1]
