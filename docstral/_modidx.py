@@ -97,7 +97,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'docstral/api/metrics.py'),
                                       'docstral.api.metrics.add_metrics_routes': ( 'api_metrics.html#add_metrics_routes',
                                                                                    'docstral/api/metrics.py'),
-                                      'docstral.api.metrics.prefers_text': ('api_metrics.html#prefers_text', 'docstral/api/metrics.py')},
+                                      'docstral.api.metrics.wanted': ('api_metrics.html#wanted', 'docstral/api/metrics.py')},
             'docstral.api.models': { 'docstral.api.models.add_models_routes': ( 'api_models.html#add_models_routes',
                                                                                 'docstral/api/models.py')},
             'docstral.api.openai': { 'docstral.api.openai.Chunks': ('api_openai.html#chunks', 'docstral/api/openai.py'),

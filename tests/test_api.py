@@ -16,9 +16,12 @@ import pytest
 from fastapi import FastAPI
 from helpers import DEADLINE, Live, eventually, read_events, ready
 from mistral_server import Gate, Reply, ScriptedMistral, refusal
+from starlette.requests import Request
 
 from docstral.api.app import create_api
+from docstral.api.http import error_reply
 from docstral.chat import LONGEST_QUESTION, ChatService
+from docstral.errors import BusyError
 from docstral.serve import create_app
 from docstral.settings import Settings
 from docstral.store import Store
@@ -389,3 +392,11 @@ def test_half_a_character_in_a_history_is_refused(client: httpx2.Client) -> None
     body = b'{"message": "How do I stream it?", "history": ' + turns + b"}"
     reply = client.post("/chat", content=body, headers={"content-type": "application/json"})
     assert reply.status_code == 422 and reply.json()["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.4, "1"), (1.2, "2"), (5.0, "5")])
+@pytest.mark.parametrize("path", ["/chat", "/v1/chat/completions", "/mcp"])
+def test_who_is_told_to_come_back_is_told_in_whole_seconds(path: str, seconds: float, header: str) -> None:
+    request = Request({"type": "http", "method": "POST", "path": path, "headers": []})
+    refused = error_reply(request, BusyError("All places are taken.", retry_after=seconds))
+    assert (refused.headers["retry-after"], orjson.loads(refused.body)["error"]["retry_after"]) == (header, seconds)

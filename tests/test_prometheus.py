@@ -94,6 +94,23 @@ def test_both_formats_say_the_same(address: str) -> None:
     assert "docstral_build_info{" in found.text
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "application/json"),
+        ("text/plain;q=0.5, */*", "application/json"),
+        ("text/*", "text/plain"),
+        ("text/plain, application/openmetrics-text;q=0.1", "text/plain"),
+        ("application/json;q=0.2, Application/OpenMetrics-Text;q=0.9", "application/openmetrics-text"),
+        ("text/plain;version=nonsense", "text/plain"),
+        ("text/plain;q=\xb2", "application/json"),
+    ],
+)
+def test_the_format_is_the_one_that_is_asked_for(address: str, accept: str, kind: str) -> None:
+    found = httpx2.get(f"{address}/metrics", headers={"accept": accept.encode("latin-1")}, trust_env=False)
+    assert (found.status_code, found.headers["content-type"].partition(";")[0]) == (200, kind)
+
+
 def test_promtool_accepts_configuration_and_rules() -> None:
     ran = subprocess.run(
         [tool("promtool"), "check", "config", FOLDER / "prometheus.yml"], capture_output=True, text=True

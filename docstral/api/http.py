@@ -10,6 +10,7 @@ __all__ = ['COOKIE', 'TOKEN', 'YEAR', 'NO_COOKIES', 'KINDS', 'STOPPED', 'cookie_
 # %% ../../nbs/40_api_http.ipynb #184fb6b3
 import asyncio
 import hashlib
+import math
 import os
 import re
 import secrets
@@ -122,7 +123,7 @@ def error_reply(request: Request, error: DocStralError, status: int | None = Non
     headers = {"x-request-id": described["request_id"]}
     if error.retry_after is not None:
         described["retry_after"] = error.retry_after
-        headers["retry-after"] = str(round(error.retry_after))
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))  # whole seconds, and 0 would be: at once
     return reply({"error": described}, status or error.status, headers)
 
 
