@@ -131,6 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'docstral.api.openai.extension': ('api_openai.html#extension', 'docstral/api/openai.py'),
                                      'docstral.api.openai.finish_of': ('api_openai.html#finish_of', 'docstral/api/openai.py'),
                                      'docstral.api.openai.model_card': ('api_openai.html#model_card', 'docstral/api/openai.py'),
+                                     'docstral.api.openai.model_names': ('api_openai.html#model_names', 'docstral/api/openai.py'),
                                      'docstral.api.openai.question_of': ('api_openai.html#question_of', 'docstral/api/openai.py'),
                                      'docstral.api.openai.usage_of': ('api_openai.html#usage_of', 'docstral/api/openai.py')},
             'docstral.api.replies': { 'docstral.api.replies.Chats': ('api_replies.html#chats', 'docstral/api/replies.py'),

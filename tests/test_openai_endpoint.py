@@ -10,7 +10,7 @@ import openai
 import orjson
 import pytest
 from helpers import DEADLINE
-from mistral_server import Gate, Reply, ScriptedMistral, refusal
+from mistral_server import MODELS, Gate, Reply, ScriptedMistral, refusal
 
 from docstral.api.openai import NO_KEY, SentMessage, conversation
 from docstral.errors import QuestionError
@@ -187,9 +187,32 @@ def test_hanging_up_stops_the_answer_at_the_provider(live: str, mistral: Scripte
     mistral.wait_until(lambda: mistral.disconnects == 1 and mistral.active == 0)
 
 
-def test_the_models_that_can_be_named(connect: Any) -> None:
-    names = [model.id for model in connect().models.list()]
-    assert names[0] == "docstral" and len(names) == len(set(names))
+def test_the_models_that_can_be_named(connect: Any, mistral: ScriptedMistral) -> None:
+    assert [model.id for model in connect().models.list()] == ["docstral", "extractive"]
+    client = connect("visitor-key")
+    names = [model.id for model in client.models.list()]
+    assert names == ["docstral", *MODELS]
+    for name in names:
+        client.chat.completions.create(model=name, messages=ASKED)
+    assert [seen.body["model"] for seen in mistral.chats] == [MODELS[0], *MODELS]
+
+
+def test_a_list_of_models_needs_a_good_key_and_no_provider_that_is_up(connect: Any, mistral: ScriptedMistral) -> None:
+    mistral.script_models(refusal(401, "Unauthorized"), refusal(503, "Overloaded"))
+    with pytest.raises(openai.AuthenticationError):
+        connect("wrong-key").models.list()
+    assert next(model.id for model in connect("k").models.list()) == "docstral"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_is_unknown_is_refused_with_the_place_of_the_list(
+    connect: Any, mistral: ScriptedMistral, stream: bool
+) -> None:
+    mistral.script(refusal(400, "Invalid model: gpt-0"))
+    with pytest.raises(openai.BadRequestError) as error:
+        connect("k").chat.completions.create(model="gpt-0", messages=ASKED, stream=stream)
+    assert (error.value.code, error.value.type) == ("unknown_model", "invalid_request_error")
+    assert "gpt-0" in error.value.message and "GET /models" in error.value.body["action"]
 
 
 def test_messages_become_pairs() -> None:
