@@ -23,7 +23,7 @@ from . import __version__
 from .models import PRICES
 from .receipt import SECONDS, Meter
 from .store import Turn
-from .traces import PROVIDERS
+from .traces import OTEL_NAMES
 
 # %% ../nbs/34_exposition.ipynb #7d2a9fab
 TOKENS = tuple(4**n for n in range(14))  # bucket boundaries of the conventions for tokens: 1 to 67 million
@@ -133,7 +133,7 @@ class Exposition:
             for stage, seconds in meter.stages.items():
                 self.searches.observe(seconds, stage)
         if meter.asked is not None:
-            self._count_operation(turn, meter, ("chat", PROVIDERS.get(receipt.provider, receipt.provider), model))
+            self._count_operation(turn, meter, ("chat", OTEL_NAMES.get(receipt.provider, receipt.provider), model))
         self.cost.labels(receipt.provider, model).inc(receipt.cost or 0)
         if turn.error_code:
             self.errors.labels(receipt.provider, turn.error_code).inc()

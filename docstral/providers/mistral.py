@@ -14,7 +14,7 @@ from typing import Any
 
 from .base import Model, Provider, ProviderEvent, Request, Text
 from .stream import Endpoint, Sessions, get_json, stream_chat
-from .waiting import Limits
+from .waiting import Timeouts
 from ..settings import Settings
 from ..errors import KeyMissingError, KeyRejectedError, NotAnApiError, ProviderError
 from ..upstream import Without
@@ -96,7 +96,7 @@ class MistralProvider(Provider):
     def stream(self, request: Request) -> AsyncGenerator[ProviderEvent, None]:
         "The answer as it is written. Raises `ProviderError`."
         endpoint, body = self.endpoint(request.api_key), request_body(request, self.model(request))
-        events = stream_chat(self._sessions.get(), endpoint, body, Limits.of(self.settings, request.seconds))
+        events = stream_chat(self._sessions.get(), endpoint, body, Timeouts.of(self.settings, request.seconds))
         return without_key(events, endpoint.api_key)
 
     async def models(self, api_key: str = "", fresh: bool = False) -> list[Model]:
@@ -105,7 +105,7 @@ class MistralProvider(Provider):
         owner = hashlib.sha256(endpoint.api_key.encode()).hexdigest()
         read, found = self._lists.get(owner, (0.0, []))
         if fresh or not found or time.monotonic() - read > LIST_AGE:
-            reply = await get_json(self._sessions.get(), endpoint, "models", Limits.of(self.settings))
+            reply = await get_json(self._sessions.get(), endpoint, "models", Timeouts.of(self.settings))
             found = read_models(reply)
             while len(self._lists) >= MOST_LISTS:
                 self._lists.pop(next(iter(self._lists)))

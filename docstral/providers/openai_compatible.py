@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from .base import ProviderEvent, Request, Writing
 from .mistral import MistralProvider, checked_key, request_body, without_key
 from .stream import Endpoint, stream_chat
-from .waiting import Limits
+from .waiting import Timeouts
 from ..settings import Settings, is_loopback
 from ..errors import ModelUnknownError, SettingsError
 
@@ -59,9 +59,9 @@ class OpenAIProvider(MistralProvider):
         if not (model := self.model(request)):
             model = await self._find_model()
             yield Writing(self.name, model)
-        body, limits = openai_body(request, model), Limits.of(self.settings, request.seconds)
+        body, timeouts = openai_body(request, model), Timeouts.of(self.settings, request.seconds)
         endpoint = self.endpoint()
-        events = without_key(stream_chat(self._sessions.get(), endpoint, body, limits), endpoint.api_key)
+        events = without_key(stream_chat(self._sessions.get(), endpoint, body, timeouts), endpoint.api_key)
         async with aclosing(events):
             async for event in events:
                 yield event

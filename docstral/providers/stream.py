@@ -22,7 +22,7 @@ import aiohttp
 import orjson
 
 from .base import Finished, ProviderEvent, Sent, Text, Thought, Usage
-from .waiting import Limits, Watch, within
+from .waiting import Timeouts, Watch, within
 from docstral.errors import (
     BrokenOffError,
     ConnectionLostError,
@@ -52,7 +52,7 @@ class Sessions:
         if loop not in self._sessions or self._sessions[loop].closed:
             # The server's limits are the ones that count, and a connection that it keeps saves the next answer a handshake
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-            timeout = aiohttp.ClientTimeout(total=None)  # the limits below count
+            timeout = aiohttp.ClientTimeout(total=None)  # the timeouts below count
             self._sessions[loop] = aiohttp.ClientSession(connector=connector, timeout=timeout)
         return self._sessions[loop]
 
@@ -230,7 +230,7 @@ def _with_texts(found: Sequence[ProviderEvent | str]) -> list[ProviderEvent]:
 
 # %% ../../nbs/22_providers_stream.ipynb #ae765e7c
 async def stream_chat(
-    session: aiohttp.ClientSession, endpoint: Endpoint, body: Mapping[str, Any], limits: Limits
+    session: aiohttp.ClientSession, endpoint: Endpoint, body: Mapping[str, Any], timeouts: Timeouts
 ) -> AsyncGenerator[ProviderEvent, None]:
     "The events of a streamed chat completion. Raises `ProviderError`; text that came before it has been yielded."
     sent, url = orjson.dumps(body), f"{endpoint.url}/chat/completions"
@@ -241,9 +241,9 @@ async def stream_chat(
     try:
         headers, proxy = endpoint.headers("text/event-stream"), proxy_for(url)
         post = session.post(url, data=sent, headers=headers, allow_redirects=False, proxy=proxy)
-        reply = await within(post, limits.wait(began), server)
-        await _refuse(reply, limits, endpoint, str(body.get("model", "")))
-        reader, watch = EventReader(), Watch(reply.content, limits, server, began)
+        reply = await within(post, timeouts.wait(began), server)
+        await _refuse(reply, timeouts, endpoint, str(body.get("model", "")))
+        reader, watch = EventReader(), Watch(reply.content, timeouts, server, began)
         while not ended:
             arrived = await _next(watch, finished)
             data = reader.feed(arrived or b"\n")  # the last event may lack its blank line
@@ -278,10 +278,10 @@ LONGEST_EVENT = 1_000_000  # bytes
 LINGER = 2.0  # seconds to wait for the usage after the last text
 
 
-async def _refuse(reply: aiohttp.ClientResponse, limits: Limits, endpoint: Endpoint, model: str = "") -> None:
+async def _refuse(reply: aiohttp.ClientResponse, timeouts: Timeouts, endpoint: Endpoint, model: str = "") -> None:
     "Raise what a reply means that is none of success."
     if reply.status >= 400:
-        wait = (limits.stall, StalledError, "did not say why it refused")
+        wait = (timeouts.stall, StalledError, "did not say why it refused")
         text = await within(_beginning(reply, 64_000), wait, endpoint.server)
         raise error_for(reply.status, text, reply.headers, model, endpoint.api_key, endpoint.setting)
     wanted = reply.request_info.headers["Accept"]
@@ -328,15 +328,15 @@ async def _beginning(reply: aiohttp.ClientResponse, most: int) -> bytes:
     return text[:most]
 
 # %% ../../nbs/22_providers_stream.ipynb #15cd6418
-async def get_json(session: aiohttp.ClientSession, endpoint: Endpoint, path: str, limits: Limits) -> Any:
+async def get_json(session: aiohttp.ClientSession, endpoint: Endpoint, path: str, timeouts: Timeouts) -> Any:
     "The JSON at a path of a server. Raises `ProviderError`."
     url, reply = f"{endpoint.url}/{path}", None
-    wait = (limits.first, ProviderTimeoutError, f"did not answer within {limits.first:g} s")
+    wait = (timeouts.first, ProviderTimeoutError, f"did not answer within {timeouts.first:g} s")
     try:
         headers = endpoint.headers("application/json")
         get = session.get(url, headers=headers, allow_redirects=False, proxy=proxy_for(url))
         reply = await within(get, wait, endpoint.server)
-        await _refuse(reply, limits, endpoint)
+        await _refuse(reply, timeouts, endpoint)
         return orjson.loads(await within(_beginning(reply, 10_000_000), wait, endpoint.server))
     except orjson.JSONDecodeError as error:
         raise NotAnApiError(f"{endpoint.server} sent something that cannot be read.") from error

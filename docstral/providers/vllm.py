@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from .base import Finished, Provider, ProviderEvent, Request, Text, Usage
-from .waiting import Limits, within
+from .waiting import Timeouts, within
 from ..settings import Settings
 from docstral.errors import (
     EmptyAnswerError,
@@ -200,7 +200,7 @@ class VllmProvider(Provider):
         if (engine := self._engine) is None:
             raise EngineError("vLLM was stopped while the question waited for it.", "Ask again.")
         try:
-            async with aclosing(write(engine, request, Limits.of(self.settings, request.seconds))) as events:
+            async with aclosing(write(engine, request, Timeouts.of(self.settings, request.seconds))) as events:
                 async for event in events:
                     yield event
         except EngineError:
@@ -209,7 +209,7 @@ class VllmProvider(Provider):
             raise
 
 # %% ../../nbs/25_providers_vllm.ipynb #4125f2fd
-async def write(engine: Any, request: Request, limits: Limits) -> AsyncGenerator[ProviderEvent, None]:
+async def write(engine: Any, request: Request, timeouts: Timeouts) -> AsyncGenerator[ProviderEvent, None]:
     "What the engine writes for a request, with its own counts at the end. Raises `ProviderError`."
     from vllm.exceptions import VLLMClientError, VLLMServerError
     from vllm.renderers import ChatParams
@@ -222,7 +222,7 @@ async def write(engine: Any, request: Request, limits: Limits) -> AsyncGenerator
         outputs = engine.generate(prompt, sampling(engine, request), new_id("vllm"))
         async with aclosing(outputs):
             while output is None or not output.finished:
-                output = await within(anext(outputs), limits.wait(began, started), "vLLM")
+                output = await within(anext(outputs), timeouts.wait(began, started), "vLLM")
                 tokens_out += len(output.outputs[0].token_ids)
                 if text := output.outputs[0].text:
                     started = started or bool(text.strip())
