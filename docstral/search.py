@@ -82,7 +82,7 @@ class Remembered:
         self._changing = threading.Lock()
 
     def of(self, question: str) -> Ranking | None:
-        "What was found for this very question, without the seconds that it took then."
+        "What was found for this very question. Its one stage says that it was remembered."
         with self._changing:
             if ranking := self._rankings.pop(question, None):
                 self._rankings[question] = ranking
@@ -93,7 +93,7 @@ class Remembered:
         if ranking.notice:
             return
         with self._changing:
-            self._rankings[ranking.question] = replace(ranking, seconds={})
+            self._rankings[ranking.question] = replace(ranking, seconds={"remembered": 0.0})
             if len(self._rankings) > self.most:
                 del self._rankings[next(iter(self._rankings))]
 

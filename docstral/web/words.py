@@ -248,10 +248,11 @@ class AccountWords:
     explain = Word("How this answer came about", "Comment cette réponse est née")
     times = Word("Times", "Durées")
     stage_names = Word(
-        "search: words|Search: words|search: vectors|Search: vectors|search: fusion|Search: fusion|reading|Reading"
-        "|first token|First token|writing|Writing|checking|Checking",
+        "search: words|Search: words|search: vectors|Search: vectors|search: fusion|Search: fusion"
+        "|search: remembered|Search: remembered|reading|Reading|first token|First token|writing|Writing|checking|Checking",
         "search: words|Recherche\u00a0: mots|search: vectors|Recherche\u00a0: vecteurs|search: fusion"
-        "|Recherche\u00a0: fusion|reading|Lecture|first token|Premier jeton|writing|Rédaction|checking|Vérification",
+        "|Recherche\u00a0: fusion|search: remembered|Recherche\u00a0: retenue"
+        "|reading|Lecture|first token|Premier jeton|writing|Rédaction|checking|Vérification",
     )
     search = Word("Search", "Recherche")
     no_search = Word("Nothing was searched for.", "Aucune recherche n'a été faite.")
