@@ -52,7 +52,7 @@ class TooLargeError(QuestionError):
 class NotFoundError(DocStralError):
     code, status, default_action = "not_found", 404, "GET /chats lists your chats; leave chat_id out to start one."
 
-
+# %% ../nbs/01_errors.ipynb #842b7522
 class CorpusError(DocStralError):
     code, status, default_action = "corpus", 422, "Give a folder that holds Markdown (.md) or MDX (.mdx) pages."
 
@@ -80,7 +80,7 @@ class SearchIndexError(DocStralError):
 class IndexNotReadyError(SearchIndexError):
     code, status, retryable, default_action = "starting", 503, True, "Wait a few seconds and try again."
 
-
+# %% ../nbs/01_errors.ipynb #362caf80
 class ServerError(DocStralError):
     code, default_action = "server", "Choose another port with --port or DOCSTRAL_PORT."
 
@@ -141,7 +141,7 @@ class ForbiddenError(ProviderError):
 class PaymentError(ProviderError):
     code, status, default_action = "payment", 402, "Check the billing of the API key's account, or use another key."
 
-
+# %% ../nbs/01_errors.ipynb #637adb6a
 class ModelUnknownError(ProviderError):
     code, status, default_action = "unknown_model", 422, "Choose a model of GET /models (DOCSTRAL_MODEL)."
 

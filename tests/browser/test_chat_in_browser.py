@@ -149,6 +149,7 @@ def test_an_answer_is_explained_and_reproduced(page: Page) -> None:
     dialog.get_by_role("button", name="Jupyter").click()  # before the other choice is answered
     download_link = dialog.get_by_role("link", name="Download")
     expect(download_link).to_have_attribute("href", re.compile("form=notebook&through=docstral"))
+    expect(dialog.locator("pre")).to_contain_text("/chat")
     with page.expect_download() as download:
         download_link.click()
     assert download.value.suggested_filename.endswith("-docstral.ipynb")
