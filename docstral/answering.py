@@ -17,7 +17,7 @@ from functools import partial
 
 from .citations import LONGEST_PIECE, CitationReader
 from .draft import Draft
-from .explain import explain
+from .explain import explain_once
 from .followups import rewrite, search_text, stands_alone
 from .prompt import build_messages, fit, refusal
 from .providers.attempts import Attempts
@@ -87,9 +87,8 @@ async def find(draft: Draft, search: Search, settings: Settings, provider: Provi
     with draft.trace.step("search", **{"gen_ai.operation.name": "retrieval"}):
         ranking = await search.rank(text)
     draft.notice = ranking.notice
-    fitting = partial(fit, tokens=draft.room[0])
-    draft.passages = fitting(search.read(ranking, settings.passages))
-    draft.record.explain = partial(explain, search, ranking, settings.passages, room=fitting)
+    draft.passages = fit(search.read(ranking, settings.passages), draft.room[0])
+    draft.record.explain = partial(explain_once, search, ranking, settings.passages, draft.passages)
     draft.answerable = bool(draft.passages) and search.answers(ranking)
     draft.reader = CitationReader(len(draft.passages))
     draft.meter.searched, draft.meter.stages = time.perf_counter(), ranking.seconds

@@ -206,7 +206,7 @@ def run_search(arguments: argparse.Namespace) -> None:
     with searching(open_settings(arguments)) as (search, _):
         ranking = search.ranker.rank(arguments.question, language=arguments.language, source=arguments.source)
         passages = search.read(ranking, k)
-        explanation = explain(search, ranking, k, room=fit) if arguments.explain else None
+        explanation = explain(search, ranking, k, read=fit(passages)) if arguments.explain else None
     if arguments.json:
         explained = {"explanation": explanation} if explanation else {}
         print_json({"question": arguments.question, "passages": passages} | explained)

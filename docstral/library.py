@@ -175,7 +175,8 @@ class DocStral:
     def explain(self, question: str, k: int = 6, **filters: Any) -> Explanation:
         "The same search, explained: each list's rank of each page, which passages are read, and why not the others."
         search = self._service.ready()
-        return explain(search, search.ranker.rank(question, **filters), k, room=fit)
+        ranking = search.ranker.rank(question, **filters)
+        return explain(search, ranking, k, read=fit(search.read(ranking, k)))
 
     def explain_answer(self, message_id: str) -> Account:
         "How an answer of yours came about: search, prompt, times, attempts. `account.account_text` writes it as text."

@@ -10,7 +10,7 @@ __all__ = ['FRENCH', 'DEPTH', 'Scores', 'OTHER_LANGUAGE', 'LISTS', 'language_of'
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,7 @@ class Ranking:
     confidence: float  # 0 to 1: how likely it is that the documentation answers at all
     seconds: dict[str, float]  # of each stage
     notice: str = ""  # what went wrong on the way, if anything did
+    explained: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `explain_once`
 
     @property
     def page_scores(self) -> Scores:

@@ -67,7 +67,7 @@ def test_a_passage_that_its_page_has_no_place_for_says_so(store: Store, tmp_path
 
 def test_a_passage_that_the_prompt_has_no_room_for_says_so(search: Search) -> None:
     ranking = search.ranker.rank("How do I stream a chat completion?")
-    explanation = explain(search, ranking, 3, room=lambda passages: passages[:1])
+    explanation = explain(search, ranking, 3, read=search.read(ranking, 3)[:1])
     assert [part.number for part in explanation.parts if part.number] == [1]
     assert sum("no room" in part.reason for part in explanation.parts) == 2
     assert sum(candidate.passages for candidate in explanation.candidates) == 1

@@ -34,7 +34,7 @@ def add_search_routes(router: APIRouter, service: ChatService) -> None:
         ranking = found.ranker.rank(q, language=language, source=source)
         content: dict[str, Any] = {"passages": found.read(ranking, k)}
         if explained:
-            content["explanation"] = explain(found, ranking, k, room=fit)
+            content["explanation"] = explain(found, ranking, k, read=fit(content["passages"]))
         return reply(content)
 
 # %% ../../nbs/44_api_status.ipynb #90c8133f
