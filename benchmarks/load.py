@@ -13,6 +13,9 @@ the first token are medians; those added to the gaps between two tokens are of t
 `slowest` is the slowest answer's time by the fastest's; memory is what the server's process grew by for each stream; a
 wrong, cut or refused answer is an error.
 
+While others ask: the longest pause between two tokens of eight paced answers, with up to 64 readers who ask for an
+answer of one token in the same moment; and how long these wait for it. Medians.
+
 The web chat is what a page gets before Gradio wraps it: how often it is updated, and the CPU of all that this takes.
 """
 
@@ -47,7 +50,12 @@ from docstral.store import open_store
 from docstral.web.desk import Desk, Reader, follow
 from docstral.web.desk import ask as ask_in_page
 
-FULL, PACED, SLOW = "200-tokens-every-0-ms", "100-tokens-every-10-ms", "100-tokens-every-40-ms"  # models
+FULL, PACED, SLOW, ONE = (  # models
+    "200-tokens-every-0-ms",
+    "100-tokens-every-10-ms",
+    "100-tokens-every-40-ms",
+    "1-tokens-every-0-ms",
+)
 RELAY = """
 import socket, sys
 import aiohttp, orjson, uvicorn
@@ -185,6 +193,7 @@ class Target:
 
 COSTS = ["", "µs of CPU a token", "tokens/s a core", "ms to the first token", "errors", "ratio"]
 SEEN = ["", "of the direct rate", "ms added, first token", "ms added, gaps", "slowest", "MB a stream", "errors"]
+DISTURBED = ["", "ms, longest pause", "ms to the others' token", "errors", "ratio"]
 SHOWN = ["", "updates a second", "ms of CPU a second", "ms of CPU an update"]
 
 
@@ -229,6 +238,31 @@ def paced(targets: list[Target], streams: list[int], rounds: int) -> Iterator[li
             yield [f"{each.name}, {streamed(count)}", rate, *added, fair, each.grown / count, each.errors]
 
 
+async def disturb(url: str, others: int) -> tuple[list[Chat], list[Chat]]:
+    "Eight answers, and those of others who ask meanwhile, all at once."
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        running = [asyncio.ensure_future(ask(session, url, PACED)) for _ in range(8)]
+        await asyncio.sleep(0.4)
+        asked = await asyncio.gather(*(ask(session, url, ONE) for _ in range(others)))
+        return await asyncio.gather(*running), list(asked)
+
+
+def while_others_ask(targets: list[Target], others: int, rounds: int) -> Iterator[list[Cell]]:
+    "What running answers feel of so many who ask at once: medians over the rounds, a row for each server."
+    found: dict[str, list[tuple[float, float, int]]] = {target.name: [] for target in targets}
+    for _ in range(rounds):
+        for target in targets:
+            running, asked = asyncio.run(disturb(target.url, others))
+            pause = max((gap for chat in running for gap in chat.gaps), default=0.0)
+            first = statistics.median((chat.first or chat.ended) - chat.began for chat in asked)
+            found[target.name].append((pause * 1e3, first * 1e3, sum(chat.failed for chat in running + asked)))
+    baseline = statistics.median(pause for pause, _, _ in found[targets[0].name])
+    for name, seen in found.items():
+        pauses, firsts, errors = zip(*seen, strict=True)
+        pause = statistics.median(pauses)
+        yield [f"{name}, {others} others", pause, statistics.median(firsts), sum(errors), pause / baseline]
+
+
 def streamed(count: int) -> str:
     "So many streams."
     return f"{count} stream{'s' * (count != 1)}"
@@ -264,7 +298,7 @@ def in_the_page(data: Path, speed: int) -> list[Cell]:
 
 
 def measure(streams: list[int], rounds: int, answers: int, speeds: list[int]) -> Iterator[Table]:
-    "Two tables for the API, one for the web chat."
+    "Three tables for the API, one for the web chat."
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         with ExitStack() as stack:
@@ -272,6 +306,9 @@ def measure(streams: list[int], rounds: int, answers: int, speeds: list[int]) ->
             rows = list(at_full_speed(targets, streams, rounds, answers))
             yield Table("At full speed, 200 tokens an answer", COSTS, rows)
             yield Table("Paced, 100 tokens an answer", SEEN, list(paced(targets, streams, rounds)))
+            others = min(max(streams), 64)
+            rows = list(while_others_ask(targets[1:], others, 2 * rounds))
+            yield Table("While others ask", DISTURBED, rows)
         yield Table("The web chat", SHOWN, [in_the_page(data, speed) for speed in speeds])
 
 

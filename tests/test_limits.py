@@ -12,6 +12,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from mistral_server import Gate, Reply, ScriptedMistral
 
+from docstral.api.guard import AT_ONCE, Guard
 from docstral.chat import ChatService
 from docstral.errors import BusyError, SettingsError, StoppingError, TooManyAnswersError
 from docstral.limits import RETRY_AFTER, Limits, network_of
@@ -21,6 +22,7 @@ from docstral.store import Store
 from docstral.web.desk import Desk, Reader, ask, follow
 from docstral.web.words import FRENCH
 
+GUARDED = {"type": "http", "method": "GET", "path": "/health", "headers": [(b"host", b"127.0.0.1")]}
 STREAM = "How do I stream a chat completion?"
 ASKED = {"messages": [{"role": "user", "content": STREAM}]}
 
@@ -34,6 +36,25 @@ def take(limits: Limits, places: ExitStack, reader: str = "", address: str = "")
         except BusyError:
             return taken
         taken += 1
+
+
+async def test_of_those_who_ask_at_once_a_few_begin_at_a_time_and_one_who_gives_up_holds_up_nobody() -> None:
+    began: list[int] = [0]  # in each turn of the event loop
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        began[-1] += 1
+
+    async def receive() -> Any:
+        raise AssertionError("there is no body to read")
+
+    guard = Guard(app, Settings())
+    asking = [asyncio.ensure_future(guard(GUARDED, receive, receive)) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert asking[30].cancel()
+    while not all(each.done() for each in asking):
+        began.append(0)
+        await asyncio.sleep(0)
+    assert sum(began) == 49 and max(began) == AT_ONCE
 
 
 def test_a_reader_gets_a_few_and_each_place_comes_back() -> None:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE', 'QUESTION', 'COSTLY', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
-           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates', 'is_here',
-           'read_body', 'again', 'framing', 'reply_headers', 'Guard']
+           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'AT_ONCE', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
+           'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Turns', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -199,14 +199,30 @@ def reply_headers(framed: str) -> list[tuple[bytes, bytes]]:
         headers["x-frame-options"] = "DENY"  # for browsers that do not know the directive
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
+# %% ../../nbs/42_api_guard.ipynb #16415e2e
+AT_ONCE = 4  # requests that begin in one turn of the event loop: with fewer the turns cost more than they are good for
+
+
+class Turns:
+    "Lets a few requests begin in each turn of the event loop, the first to come first."
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def take(self) -> None:
+        "Wait for a place in a turn. It is free again in the next one."
+        await self._places.acquire()
+        asyncio.get_running_loop().call_soon(self._places.release)
+
 # %% ../../nbs/42_api_guard.ipynb #25e662fa
 class Guard:
-    "Middleware: refuses what is not let in, and gives each reply its headers, whoever made it."
+    "Middleware: refuses what is not let in, lets a few begin at a time, and gives each reply its headers, whoever made it."
 
     def __init__(self, app: ASGIApp, settings: Settings):
         self.app, self.origins = app, settings.origins
         self.names, self.rates = Names(settings, os.environ), Rates(settings.rate_limit)
         self.headers = reply_headers(framing(settings, os.environ))
+        self.turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -226,6 +242,7 @@ class Guard:
 
         try:
             body = await self.let_in(scope, receive)
+            await self.turns.take()
             await self.app(scope, receive if body is None else again(body, receive), send_with_headers)
         except Exception as error:
             if not started:
