@@ -47,6 +47,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'docstral.api.guard.Rates.check': ('api_guard.html#rates.check', 'docstral/api/guard.py'),
                                     'docstral.api.guard.Turns': ('api_guard.html#turns', 'docstral/api/guard.py'),
                                     'docstral.api.guard.Turns.__init__': ('api_guard.html#turns.__init__', 'docstral/api/guard.py'),
+                                    'docstral.api.guard.Turns._next': ('api_guard.html#turns._next', 'docstral/api/guard.py'),
                                     'docstral.api.guard.Turns.take': ('api_guard.html#turns.take', 'docstral/api/guard.py'),
                                     'docstral.api.guard._is_address': ('api_guard.html#_is_address', 'docstral/api/guard.py'),
                                     'docstral.api.guard.again': ('api_guard.html#again', 'docstral/api/guard.py'),

@@ -431,3 +431,17 @@ async def test_memory_is_steady_over_many_answers(with_key: ChatService, mistral
             sizes.append(psutil.Process().memory_info().rss)
     grown = (sizes[1] - sizes[0]) / (total - total // 3)
     assert grown < 25_000, "bytes for each answer, where the database's cache of them takes a few thousand"
+
+
+def test_thousands_of_answers_are_written_with_the_memory_of_a_few(tmp_path: Path) -> None:
+    batch, long = 50, {"body": "A word of the prompt. " * 800}
+    sizes = []
+    with Store(tmp_path / "docstral.duckdb") as store:
+        for number in range(8_000 // batch):
+            kept = [store.keep(turn(chat_id=new_id("chat"), request=long | {"n": number})) for _ in range(batch)]
+            for each in kept:
+                each.result(DEADLINE)
+            store.flush()
+            sizes.append(psutil.Process().memory_info().rss)
+    grown = max(sizes) - sizes[1_000 // batch]
+    assert grown < 150e6, "where DuckDB's joining of row groups took 0.3 GB, and more the more there are"

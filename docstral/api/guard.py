@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATE', 'QUESTION', 'COSTLY', 'STATIC', 'FREE', 'LARGEST', 'LARGEST_BODY', 'BODY_SECONDS', 'MOST_HEADERS',
-           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'AT_ONCE', 'host_name', 'Names', 'is_foreign', 'Buckets', 'Rates',
-           'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Turns', 'Guard']
+           'LONGEST_HEADERS', 'FEATURES', 'SPACES', 'AT_ONCE', 'SHARE', 'host_name', 'Names', 'is_foreign', 'Buckets',
+           'Rates', 'is_here', 'read_body', 'again', 'framing', 'reply_headers', 'Turns', 'Guard']
 
 # %% ../../nbs/42_api_guard.ipynb #ca5cad74
 import asyncio
@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
@@ -201,18 +201,38 @@ def reply_headers(framed: str) -> list[tuple[bytes, bytes]]:
 
 # %% ../../nbs/42_api_guard.ipynb #16415e2e
 AT_ONCE = 4  # requests that begin in one turn of the event loop: with fewer the turns cost more than they are good for
+SHARE = 8  # of those who wait, one in so many begins: none of hundreds waits for all the turns of those before it
 
 
 class Turns:
-    "Lets a few requests begin in each turn of the event loop, the first to come first."
+    "Lets some requests begin in each turn of the event loop, the first to come first. For one loop."
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._begun = 0  # in this turn
 
     async def take(self) -> None:
-        "Wait for a place in a turn. It is free again in the next one."
-        await self._places.acquire()
-        asyncio.get_running_loop().call_soon(self._places.release)
+        "Wait for a place in a turn."
+        loop = asyncio.get_running_loop()
+        if not self._begun:
+            loop.call_soon(self._next)
+        if self._begun < AT_ONCE and not self._waiting:
+            self._begun += 1
+            return
+        self._waiting.append(place := loop.create_future())
+        await place
+
+    def _next(self) -> None:
+        "Let the next ones begin."
+        places = max(AT_ONCE, len(self._waiting) // SHARE)
+        self._begun = 0
+        while self._waiting and self._begun < places:
+            place = self._waiting.popleft()
+            if not place.done():  # else it has given up
+                place.set_result(None)
+                self._begun += 1
+        if self._begun:
+            asyncio.get_running_loop().call_soon(self._next)
 
 # %% ../../nbs/42_api_guard.ipynb #25e662fa
 class Guard:

@@ -69,6 +69,8 @@ class Engine(Protocol):
 SETTINGS = {
     "autoinstall_known_extensions": False,
     "allocator_flush_threshold": "1MB",  # what a large transaction took is given back, and not kept for the next one
+    "max_vacuum_tasks": 0,  # groups of rows stay as they were written
+    "memory_limit": "40%",  # of the machine's; DuckDB's 80 and the app's 0.4 GB are more than a small one has
 }
 
 
