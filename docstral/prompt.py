@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NOT_IN_DOCS', 'RULES', 'WITHOUT_PASSAGES', 'LOOKS_LIKE_MARK', 'OPEN', 'CLOSE', 'NUMBERS', 'INNER', 'MARKER',
            'OWN_MARKER', 'NEAREST', 'PASSAGE_TOKENS', 'HISTORY_TOKENS', 'ANSWER_TOKENS', 'SHOWN_MARKER',
-           'passage_block', 'without_markers', 'refusal', 'room', 'fit', 'recent', 'build_messages']
+           'LONGEST_TOKEN', 'passage_block', 'without_markers', 'refusal', 'room', 'fit', 'recent', 'build_messages']
 
 # %% ../nbs/16_prompt.ipynb #526f85f6
 import hashlib
@@ -116,10 +116,15 @@ def _needed(passage: Passage) -> int:
     return estimate_tokens(f"{passage.label}\n{passage.text}") + 20
 
 
+LONGEST_TOKEN = 20  # characters, on an average over a text of words
+
+
 def recent(history: Sequence[Message], tokens: int = HISTORY_TOKENS) -> list[Message]:
     "The newest whole turns that fit, without citation markers."
     kept: list[Message] = []
     for index in range(len(history) - 2, -1, -2):
+        if sum(len(message["content"]) for message in history[index : index + 2]) > LONGEST_TOKEN * tokens:
+            break  # it need not be counted: that takes a second for a million characters
         turn = [Message(role=message["role"], content=_said(message)) for message in history[index : index + 2]]
         tokens -= sum(estimate_tokens(message["content"]) for message in turn)
         if tokens < 0:

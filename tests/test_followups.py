@@ -7,7 +7,9 @@ import pytest
 from mistral_server import Reply, ScriptedMistral, refusal
 
 from docstral.chat import ChatService, Question
-from docstral.followups import search_text, stands_alone
+from docstral.followups import FURTHEST, search_text, stands_alone
+from docstral.prompt import recent
+from docstral.question import LONGEST_QUESTION
 from docstral.settings import Settings
 from docstral.store import Store
 from docstral.types import ChatStarted, Done, Message, Sources
@@ -41,6 +43,14 @@ def test_a_question_that_says_little_is_searched_with_the_one_before(question: s
 def test_a_question_that_stands_alone_is_searched_alone() -> None:
     assert search_text("How do I stream a chat completion?", EARLIER) == "How do I stream a chat completion?"
     assert search_text("Why?", []) == "Why?"
+
+
+@pytest.mark.parametrize("said", ["word " * 400_000, "And?", "?" * 3_999])
+def test_no_more_is_searched_for_than_one_may_ask_however_much_was_said_before(said: str) -> None:
+    history = [Message(role="user", content=said), Message(role="assistant", content="So.")] * 50
+    text = search_text("Why?", history)
+    assert text.endswith("\nWhy?") and len(text) <= LONGEST_QUESTION and text.count("\n") <= FURTHEST
+    assert recent([Message(role="user", content=said), Message(role="assistant", content="x" * 10**6)]) == []
 
 
 async def test_the_model_says_what_to_search_for_and_its_tokens_count(

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -91,14 +92,11 @@ class CompletionRequest(BaseModel):
 # %% ../../nbs/47_api_openai.ipynb #2ced9cc6
 def conversation(messages: list[SentMessage]) -> tuple[str, list[Message]]:
     "The question, and what was said before it. Raises `QuestionError` where the last word is not the user's."
-    said: list[Message] = []
-    for message in messages:
-        if message.role not in ("user", "assistant") or not message.text.strip():
-            continue
-        if said and said[-1]["role"] == message.role:
-            said[-1]["content"] += f"\n\n{message.text}"
-        elif said or message.role == "user":  # an assistant that speaks first answers nobody
-            said.append(Message(role=message.role, content=message.text))
+    spoken = [message for message in messages if message.role in ("user", "assistant") and message.text.strip()]
+    turns = [(role, [each.text for each in one]) for role, one in groupby(spoken, key=lambda message: message.role)]
+    if turns and turns[0][0] == "assistant":  # one that speaks first answers nobody
+        del turns[0]
+    said = [Message(role=role, content="\n\n".join(texts)) for role, texts in turns]
     if not said or said[-1]["role"] != "user":
         raise QuestionError("messages: the last one is not a question.", "End with a message whose role is user.")
     return said[-1]["content"], said[:-1]
