@@ -13,6 +13,8 @@ from docstral.providers.openai_compatible import OpenAIProvider
 from docstral.settings import Settings
 from docstral.types import Done
 
+KEYED = "r-sk-secret-planted"
+
 
 @pytest.mark.parametrize("reply", [None, [], {}, {"data": None}, {"data": [1]}, {"data": [{"name": "x"}]}, "text"])
 def test_what_is_no_list_of_models_is_said_to_be_none(reply: object) -> None:
@@ -30,6 +32,14 @@ def test_entries_of_every_kind_are_read() -> None:
     ]
     assert [model.id for model in read_models({"data": entries})] == ["a", "b", "c"]
     assert read_models({"data": entries})[1:] == [Model("b", 4096), Model("c", None, "2026-12-24", "a")]
+
+
+async def test_a_key_that_the_list_repeats_is_not_told_on(mistral: ScriptedMistral) -> None:
+    provider = MistralProvider(Settings(mistral_url=mistral.url, mistral_api_key="sk-secret-planted"))
+    entry = {"id": "m-sk-secret-planted", "deprecation": "sk-secret-planted", "deprecation_replacement_model": KEYED}
+    mistral.script_models(Reply(body=orjson.dumps({"data": [entry]})))
+    assert await provider.models() == [Model("m-***", None, "***", "r-***")]
+    await provider.close()
 
 
 @pytest.mark.parametrize("length", ["32768", -5, 0, 1.5, True, 2**40, [], {}])

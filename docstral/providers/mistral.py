@@ -17,7 +17,7 @@ from .stream import Endpoint, Sessions, get_json, stream_chat
 from .waiting import Timeouts
 from ..settings import Settings
 from ..errors import KeyMissingError, KeyRejectedError, NotAnApiError, ProviderError
-from ..upstream import Without
+from ..upstream import Without, without
 
 # %% ../../nbs/23_providers_mistral.ipynb #29225e9a
 def request_body(request: Request, model: str) -> dict[str, Any]:
@@ -27,16 +27,16 @@ def request_body(request: Request, model: str) -> dict[str, Any]:
     return body | {name: value for name, value in optional.items() if value is not None}
 
 # %% ../../nbs/23_providers_mistral.ipynb #f104e6c9
-def read_models(reply: Any) -> list[Model]:
-    "The models of a list, by name. Raises `NotAnApiError` where it is none."
+def read_models(reply: Any, secret: str = "") -> list[Model]:
+    "The models of a list, by name, without the key that was sent for it. Raises `NotAnApiError` where it is none."
     try:
         entries = [entry for entry in reply["data"] if (entry.get("capabilities") or {}).get("completion_chat", True)]
         models = [
             Model(
-                str(entry["id"]),
+                without(str(entry["id"]), secret),
                 _length(entry.get("max_context_length")) or _length(entry.get("max_model_len")),
-                str(entry.get("deprecation") or "")[:10],
-                str(entry.get("deprecation_replacement_model") or ""),
+                without(str(entry.get("deprecation") or ""), secret)[:10],
+                without(str(entry.get("deprecation_replacement_model") or ""), secret),
             )
             for entry in entries
         ]
@@ -106,7 +106,7 @@ class MistralProvider(Provider):
         read, found = self._lists.get(owner, (0.0, []))
         if fresh or not found or time.monotonic() - read > LIST_AGE:
             reply = await get_json(self._sessions.get(), endpoint, "models", Timeouts.of(self.settings))
-            found = read_models(reply)
+            found = read_models(reply, endpoint.api_key)
             while len(self._lists) >= MOST_LISTS:
                 self._lists.pop(next(iter(self._lists)))
             self._lists[owner] = time.monotonic(), found
