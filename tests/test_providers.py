@@ -13,6 +13,7 @@ from mistral_server import Gate, Reply, ScriptedMistral, event, refusal
 
 from docstral.embed import MistralEmbedder
 from docstral.errors import KeyMissingError, ProviderError, ProviderTimeoutError, QuestionError
+from docstral.providers import stream
 from docstral.providers.base import PROVIDERS, Finished, Request, Sent, Text, Usage, choose_provider, make_provider
 from docstral.providers.mistral import MistralProvider
 from docstral.settings import Settings
@@ -205,6 +206,31 @@ async def test_a_refusal_that_arrives_in_pieces_keeps_its_words(settings: Settin
         await done.wait()
         await provider.close()
     assert error and "Context is too long" in str(error)
+
+
+async def test_a_whole_answer_does_not_wait_for_a_server_that_only_keeps_the_connection_alive(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "LINGER", 0.3)
+    left = asyncio.Event()
+
+    async def write(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        writer.write(event({"content": "Whole."}) + event({}, "stop"))
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b": ping\n\n")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        left.set()
+
+    async with await asyncio.start_server(write, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        provider = MistralProvider(settings.but(mistral_url=address, request_timeout=DEADLINE))
+        assert await answer(provider) == ("Whole.", None)
+        await provider.close()
+        await left.wait()
 
 
 @pytest.mark.parametrize("write_size", [0, 1, 2, 7, 64])
