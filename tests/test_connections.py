@@ -65,6 +65,19 @@ def drip(raw: socket.socket, live: Live) -> bytes:
     return told(raw)
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 3])
+def test_a_body_arrives_beside_an_offer_of_another_protocol(live: Live, pieces: int) -> None:
+    head, body = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 14\r\n", b'{"model": "x"}'
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    with connect(live) as raw:
+        for _ in range(2):  # the connection is as good as before
+            sent = (
+                [head + offer + body] if pieces == 1 else [head, offer + body] if pieces == 2 else [head, offer, body]
+            )
+            reply = asked(raw, *sent)
+            assert reply.startswith(b"HTTP/1.1 400") and b"messages: Field required" in reply
+
+
 def test_headers_that_drip_are_not_waited_for_and_others_are_served(live: Live) -> None:
     with connect(live) as raw:
         raw.sendall(PART)

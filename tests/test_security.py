@@ -293,6 +293,15 @@ def test_forged_events_are_refused_or_change_nothing(
     for body in (b"", b"[]", b"{}", b'{"data": {}}', b"\xff", b'{"data": [], "session_hash": "../x"}', b'{"data": []}'):
         for path in ("/gradio_api/run/predict", "/gradio_api/queue/join"):
             assert eve.post(path, content=body).status_code == 422, (path, body)
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    assert tab.run(bridge, [deep]).status_code == 422, "Gradio could not read it"
+    events = eve.get("/config").json()["dependencies"]
+    only_in_the_browser = [event["id"] for event in events if not event["backend_fn"]]
+    assert only_in_the_browser
+    for number in only_in_the_browser:
+        assert tab.run(number, []).status_code == 422, number
     for number in (-1, 10_000, "x", None):
         assert tab.run(number, []).status_code == 422, number  # type: ignore[arg-type]
     assert tab.run(submit, []).status_code == 422 and tab.run(submit, [""] * 99).status_code == 422
@@ -625,6 +634,22 @@ def test_a_body_that_drips_is_not_waited_for(shop: App, monkeypatch: pytest.Monk
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.3)
     reply = exchange(shop.url, HEAD % b"/chat" + b"Content-Length: 50\r\n\r\n", b"{", b'"')
     assert reply.startswith(b"HTTP/1.1 408") and b"slow_request" in reply
+
+
+@pytest.mark.parametrize("path", ["/chat", "/chats/import", "/v1/chat/completions", "/gradio_api/queue/join"])
+def test_one_who_leaves_within_a_body_is_no_failure_of_the_server(
+    shop: App, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counted(status: str) -> float:
+        metrics = httpx2.get(f"{shop.url}/metrics", headers={"accept": "text/plain"}, trust_env=False).text
+        counts = re.findall(rf'^docstral_http_requests_total{{.*status="{status}"}} ([\d.]+)$', metrics, re.MULTILINE)
+        return sum(map(float, counts))
+
+    before, failed = counted("408"), counted("500")
+    with socket.create_connection(("127.0.0.1", int(shop.url.rpartition(":")[2])), timeout=DEADLINE) as raw:
+        raw.sendall(HEAD % path.encode() + b'Content-Length: 500\r\n\r\n{"mes')
+    eventually(lambda: counted("408") == before + 1)
+    assert counted("500") == failed and "Traceback" not in caplog.text
 
 
 def test_too_many_or_too_long_headers_are_refused(shop: App) -> None:

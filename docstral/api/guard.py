@@ -146,15 +146,15 @@ BODY_SECONDS = 30.0  # for a body to arrive
 MOST_HEADERS, LONGEST_HEADERS = 100, 32_000  # number; bytes together
 
 
-async def read_body(receive: Receive, limit: int, seconds: float) -> bytes | None:
-    "The body of a request; None where its sender has gone. Raises `TooLargeError` and `SlowRequestError`."
+async def read_body(receive: Receive, limit: int, seconds: float) -> bytes:
+    "The body of a request. Raises `TooLargeError` and `SlowRequestError`."
     body, more = bytearray(), True
     try:
         async with asyncio.timeout(seconds):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    return None
+                    raise SlowRequestError("The sender left before the body was whole.")
                 body += message.get("body", b"")
                 if len(body) > limit:
                     raise TooLargeError(f"The body has more than {limit} bytes.")

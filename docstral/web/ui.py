@@ -272,6 +272,6 @@ def make_pages(service: "ChatService") -> FastAPI:
     mounted = pages.routes[-1]
     assert isinstance(mounted, Mount)
     pages.state.gradio = mounted.app
-    inputs = {number: len(event.inputs) for number, event in blocks.fns.items()}
+    inputs = {number: len(event.inputs) for number, event in blocks.fns.items() if event.fn}  # others are the browser's
     mounted.app = Gate(mounted.app, inputs, Outbox(blocks).check)
     return pages
