@@ -28,6 +28,18 @@ def test_a_reload_keeps_the_chats_and_they_open_as_they_were(page: Page) -> None
     expect(page.locator("#source-1")).to_be_focused()
 
 
+def test_a_question_that_is_being_written_outlives_a_reload_and_one_that_was_asked_does_not(page: Page) -> None:
+    field = page.locator("#question textarea")
+    field.fill("How do I stream what I have begun to write?")
+    page.reload()
+    expect(field).to_have_value("How do I stream what I have begun to write?")
+    field.press("Enter")
+    answered(page)
+    page.reload()
+    expect(page.locator("#settled .answer")).to_have_count(1)
+    expect(field).to_have_value("")
+
+
 def test_two_readers_do_not_see_each_others_chats(page: Page, new_reader: NewReader) -> None:
     ask(page, "How do I stream what is mine?")
     answered(page)
@@ -77,6 +89,11 @@ def test_chats_are_found_by_what_was_said_in_them(page: Page) -> None:
     expect(page.locator("#chats")).to_contain_text("No chat matches.")
     search.fill("")
     expect(page.locator("#chats .chat")).to_have_count(2)
+    search.fill("functions")
+    expect(page.locator("#chats .chat")).to_have_count(1)
+    page.locator("#chats .chat").click()
+    expect(page.locator("#chats .chat")).to_have_count(2)
+    expect(search).to_have_value("")  # the list and the field say the same
 
 
 def test_a_chat_open_in_two_tabs_is_the_same_chat(page: Page) -> None:

@@ -10,6 +10,19 @@ window.docstral = (() => {
   // Storage can be forbidden, as in some frames: then nothing is remembered, and everything else works.
   function recall(name) { try { return localStorage.getItem(`docstral-${name}`); } catch { return null; } }
   function remember(name, value) { try { localStorage.setItem(`docstral-${name}`, value); } catch { /* not kept */ } }
+  // A question that is being written outlives a page that is loaded anew, as Gradio does after it has lost the server.
+  let draft = '';
+  try { draft = sessionStorage.getItem('docstral-draft') ?? ''; } catch { /* not kept */ }
+  addEventListener('pagehide', () => {
+    try { sessionStorage.setItem('docstral-draft', field()?.value || draft); } catch { /* not kept */ }
+  });
+  function goOnWriting() {
+    if (draft && field() && !field().value) {
+      field().value = draft;
+      field().dispatchEvent(new Event('input', {bubbles: true}));
+    }
+    draft = '';
+  }
   function setCookie(name, value) {
     const framed = location.protocol === 'https:' ? 'SameSite=None; Secure; Partitioned' : 'SameSite=Lax';
     document.cookie = `docstral_${name}=${value}; Path=/; Max-Age=31536000; ${framed}`;
@@ -27,6 +40,7 @@ window.docstral = (() => {
   const waiting = [];
   function act(name, data = {}) {
     data = {...data, growing: document.querySelector('#growing .answer')?.id ?? ''};
+    if (['open', 'rename', 'delete', 'restore'].includes(name) && byId('find')) byId('find').value = '';  // all are listed
     ask ? ask({...data, act: name}) : waiting.push([name, data]);
   }
   function connect(trigger) {
@@ -325,6 +339,7 @@ window.docstral = (() => {
     root.lang = language;
     root.classList.remove('translating');
     settle();
+    goOnWriting();
     if (!recall('seen')) open('landing');
   }
   function signal(text) {
