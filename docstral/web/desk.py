@@ -195,6 +195,8 @@ async def ask(desk: Desk, reader: Reader, text: str, chat_id: str, replaces: str
     """
     text = text.strip()
     async with desk.turn(reader):
+        if desk.busy(reader):  # before reading: an answer that ends meanwhile would take the place of what was read
+            return {"busy": True}
         stored = await read_answers(desk, reader, chat_id)
         places = {answer.message_id: place for place, answer in enumerate(stored)}
         replaces = replaces if replaces in places else ""

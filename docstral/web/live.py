@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from ..errors import DocStralError
 from ..types import Event
@@ -50,10 +51,13 @@ class LiveAnswer:
         await asyncio.wait({self.task})
 
     async def follow(self, pause: float = 0.1) -> AsyncIterator[Answer]:
-        "The answer, each time that it has grown, at most once every `pause` seconds; its last state comes at once."
+        """The answer as it is now, each time that it has grown, at most once every `pause` seconds; at once in the end.
+
+        Each is a copy, which a thread can look at while the answer goes on.
+        """
         seen = -1
         while not self.task.done():
             if seen != (seen := self._version):
-                yield self.answer
+                yield replace(self.answer)
             await asyncio.wait({self.task}, timeout=pause)
-        yield self.answer
+        yield replace(self.answer)
