@@ -100,6 +100,11 @@ class Chat:
     gaps: list[float] = field(default_factory=list)
     failed: bool = False
 
+    @property
+    def waited(self) -> float:
+        "For the first token, or in vain."
+        return (self.first or self.ended) - self.began
+
 
 async def ask(session: aiohttp.ClientSession, url: str, model: str) -> Chat:
     "Ask once and read to the end. Sources and the text that `done` repeats are not counted."
@@ -172,7 +177,7 @@ class Target:
     @property
     def first(self) -> float:
         "Seconds to the first token, in the middle."
-        return statistics.median((chat.first or chat.ended) - chat.began for chat in self.chats)
+        return statistics.median(chat.waited for chat in self.chats)
 
     @property
     def gap(self) -> float:
@@ -254,7 +259,7 @@ def while_others_ask(targets: list[Target], others: int, rounds: int) -> Iterato
         for target in targets:
             running, asked = asyncio.run(disturb(target.url, others))
             pause = max((gap for chat in running for gap in chat.gaps), default=0.0)
-            first = statistics.median((chat.first or chat.ended) - chat.began for chat in asked)
+            first = statistics.median(chat.waited for chat in asked)
             found[target.name].append((pause * 1e3, first * 1e3, sum(chat.failed for chat in running + asked)))
     baseline = statistics.median(pause for pause, _, _ in found[targets[0].name])
     for name, seen in found.items():

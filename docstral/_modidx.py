@@ -294,8 +294,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'docstral/connections.py'),
                                       'docstral.connections.Connection.on_headers_complete': ( 'connections.html#connection.on_headers_complete',
                                                                                                'docstral/connections.py'),
-                                      'docstral.connections.Connection.on_message_begin': ( 'connections.html#connection.on_message_begin',
-                                                                                            'docstral/connections.py'),
                                       'docstral.connections.Connection.on_message_complete': ( 'connections.html#connection.on_message_complete',
                                                                                                'docstral/connections.py'),
                                       'docstral.connections.allow_open_files': ( 'connections.html#allow_open_files',

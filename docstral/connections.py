@@ -62,8 +62,7 @@ class Connection(HttpToolsProtocol):
 
     _deadline: asyncio.TimerHandle | None = None  # while headers are awaited
     _read = 0  # bytes of which nothing has come yet: of headers, of what stands between and after the parts of a body
-    _heading = False  # whether headers are being read
-    _between = True  # whether none are, and no body
+    _heading = True  # whether headers are being read, or awaited
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -74,7 +73,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._read += len(data)
-        if self._heading or self._between:  # Java's client offers it: httptools would take what follows for HTTP/2
+        if self._heading:  # Java's client offers it: httptools would take what follows for HTTP/2
             head, end, rest = data.partition(b"\r\n\r\n")
             data = OFFER.sub(b"x-offer", head) + end + rest
         super().data_received(data)
@@ -90,18 +89,13 @@ class Connection(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._heading, self._between = True, False
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._heading:  # what comes after a body would be added to headers that have been checked
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self._heading = self._between = False
-        self._read = 0
+        self._heading, self._read = False, 0
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -109,7 +103,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._between, self._read = True, 0
+        self._heading, self._read = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -64,8 +64,7 @@ def explain(
     ranking: Ranking,
     k: int = 6,
     candidates: int = 12,
-    read: Sequence[Passage]
-    | None = None,  # those of the k best that fit into the prompt, as `prompt.fit` tells; None: all
+    read: Sequence[Passage] | None = None,  # the first of the k best, as many as there is room for; None: all
 ) -> Explanation:
     "Explain a ranking, of which the k best passages are read, as far as there is room: its pages, and their passages."
     passages = search.read(ranking, k) if read is None else read

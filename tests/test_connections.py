@@ -65,15 +65,14 @@ def drip(raw: socket.socket, live: Live) -> bytes:
     return told(raw)
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3])
-def test_a_body_arrives_beside_an_offer_of_another_protocol(live: Live, pieces: int) -> None:
+@pytest.mark.parametrize("cuts", [[], [1], [1, 2]], ids=["whole", "in two", "in three"])
+def test_a_body_arrives_beside_an_offer_of_another_protocol(live: Live, cuts: list[int]) -> None:
     head, body = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 14\r\n", b'{"model": "x"}'
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n"
+    parts = [head, offer, body]
+    sent = [b"".join(parts[start:end]) for start, end in zip([0, *cuts], [*cuts, 3], strict=True)]
     with connect(live) as raw:
         for _ in range(2):  # the connection is as good as before
-            sent = (
-                [head + offer + body] if pieces == 1 else [head, offer + body] if pieces == 2 else [head, offer, body]
-            )
             reply = asked(raw, *sent)
             assert reply.startswith(b"HTTP/1.1 400") and b"messages: Field required" in reply
 

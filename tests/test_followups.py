@@ -7,7 +7,7 @@ import pytest
 from mistral_server import Reply, ScriptedMistral, refusal
 
 from docstral.chat import ChatService, Question
-from docstral.followups import FURTHEST, LONGEST, search_text, stands_alone
+from docstral.followups import FURTHEST, search_text, stands_alone
 from docstral.prompt import recent
 from docstral.question import LONGEST_QUESTION
 from docstral.settings import Settings
@@ -49,7 +49,7 @@ def test_a_question_that_stands_alone_is_searched_alone() -> None:
 def test_no_more_is_searched_for_than_one_may_ask_however_much_was_said_before(said: str) -> None:
     history = [Message(role="user", content=said), Message(role="assistant", content="So.")] * 50
     text = search_text("Why?", history)
-    assert text.endswith("\nWhy?") and len(text) <= LONGEST == LONGEST_QUESTION and text.count("\n") <= FURTHEST
+    assert text.endswith("\nWhy?") and len(text) <= LONGEST_QUESTION and text.count("\n") <= FURTHEST
     assert recent([Message(role="user", content=said), Message(role="assistant", content="x" * 10**6)]) == []
 
 

@@ -202,8 +202,8 @@ async def ask(desk: Desk, reader: Reader, text: str, chat_id: str, replaces: str
         replaces = replaces if replaces in places else ""
         before = stored[: places[replaces]] if replaces else stored
         text = text or (stored[places[replaces]].question if replaces else "")
-        if not text or desk.busy(reader):
-            return {"busy": desk.busy(reader)}
+        if not text:
+            return {"busy": False}
         await desk.leave(reader)  # the last words of an answer that has ended
         following = desk.start(reader, text, chat_id if stored else "", replaces)  # one deleted elsewhere is begun anew
         return {

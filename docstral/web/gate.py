@@ -59,9 +59,8 @@ def own_event(
     "An event as Gradio reads it, in a session of this user's. Raises `QuestionError`."
     try:
         sent = orjson.loads(body)
-        orjson.dumps(sent)  # what is read from 1,024 levels is written from 254 alone
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        raise QuestionError("The body is not valid JSON, or nested too deeply.") from None
+    except orjson.JSONDecodeError:
+        raise QuestionError("The body is not valid JSON.") from None
     if not isinstance(sent, dict) or not isinstance(number := sent.get("fn_index"), int) or number not in events:
         raise QuestionError("fn_index: there is no such event.")
     if not isinstance(sent.get("data"), list) or len(sent["data"]) != events[number]:
@@ -110,7 +109,10 @@ class Gate:
             event = own_event(user, await request.body(), self.events)
             if path == "/gradio_api/queue/join":
                 self.check(event["session_hash"])
-            body = orjson.dumps(event)
+            try:
+                body = orjson.dumps(event)
+            except orjson.JSONEncodeError:  # 1,024 levels can be read, and 254 written
+                raise QuestionError("data: it is nested too deeply.") from None
             headers = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
             scope = dict(scope, headers=[*headers, (b"content-length", b"%d" % len(body))])
             receive = again(body, receive)
